@@ -1,0 +1,79 @@
+"""The one record between models and losses: log-probabilities of K responses to each of B prompts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Logps:
+    """Log-probabilities of K responses to each of B prompts, best response first.
+
+    Args:
+        sums: ``(B, K)`` log-probability of each response in nats, summed over its tokens.
+            Half precision is raised to float32; float64 stays float64.
+        tokens: ``(B, K)`` number of tokens in each response, end-of-sequence token included.
+
+    Response 0 is the preferred one. A preference pair has K=2, a ranking K>2, a labelled answer K=1.
+
+    Raises:
+        ValueError: if the two shapes differ, are not ``(B, K)``, or a response has no tokens.
+    """
+
+    sums: Tensor
+    tokens: Tensor
+
+    def __post_init__(self) -> None:
+        if self.sums.ndim != 2 or self.sums.shape != self.tokens.shape:
+            raise ValueError(
+                "Logps wants sums and tokens of one shape (B, K), "
+                f"got sums {tuple(self.sums.shape)} and tokens {tuple(self.tokens.shape)}"
+            )
+        if bool((self.tokens <= 0).any()):
+            b, k = (int(i) for i in (self.tokens <= 0).nonzero()[0])
+            raise ValueError(f"Logps wants at least 1 token in each response, got 0 in row {b}, response {k}")
+        precision = torch.promote_types(self.sums.dtype, torch.float32)
+        object.__setattr__(self, "sums", self.sums.to(precision))
+
+    @classmethod
+    def pair(
+        cls,
+        chosen: Tensor,
+        rejected: Tensor,
+        chosen_tokens: Tensor | int = 1,
+        rejected_tokens: Tensor | int = 1,
+    ) -> Logps:
+        """Pairs from four ``(B,)`` tensors: two sums in nats and two token counts."""
+        counts = [torch.as_tensor(n, device=chosen.device).expand(chosen.shape) for n in (chosen_tokens, rejected_tokens)]
+        if chosen.shape != rejected.shape:
+            raise ValueError(
+                f"Logps.pair wants chosen and rejected of one shape (B,), "
+                f"got {tuple(chosen.shape)} and {tuple(rejected.shape)}"
+            )
+        return cls(torch.stack([chosen, rejected], dim=-1), torch.stack(counts, dim=-1))
+
+    def _column(self, k: int) -> Tensor:
+        if self.sums.shape[1] != 2:
+            raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={self.sums.shape[1]}")
+        return self.sums[:, k]
+
+    @property
+    def chosen(self) -> Tensor:
+        """``(B,)`` summed log-probability of the preferred response of each pair, in nats."""
+        return self._column(0)
+
+    @property
+    def rejected(self) -> Tensor:
+        """``(B,)`` summed log-probability of the other response of each pair, in nats."""
+        return self._column(1)
+
+    def per_token(self) -> Logps:
+        """Mean log-probability per token, as a record whose responses all have length 1."""
+        return Logps(self.sums / self.tokens, torch.ones_like(self.tokens))
+
+    def detach(self) -> Logps:
+        """The same numbers without their gradient."""
+        return Logps(self.sums.detach(), self.tokens)
