@@ -34,7 +34,8 @@ class Logps:
             )
         if bool((self.tokens <= 0).any()):
             b, k = (int(i) for i in (self.tokens <= 0).nonzero()[0])
-            raise ValueError(f"Logps wants at least 1 token in each response, got 0 in row {b}, response {k}")
+            count = self.tokens[b, k].item()
+            raise ValueError(f"Logps wants at least 1 token in each response, got {count} in row {b}, response {k}")
         precision = torch.promote_types(self.sums.dtype, torch.float32)
         object.__setattr__(self, "sums", self.sums.to(precision))
 
@@ -47,13 +48,14 @@ class Logps:
         rejected_tokens: Tensor | int = 1,
     ) -> Logps:
         """Pairs from four ``(B,)`` tensors: two sums in nats and two token counts."""
-        counts = [torch.as_tensor(n, device=chosen.device).expand(chosen.shape) for n in (chosen_tokens, rejected_tokens)]
-        if chosen.shape != rejected.shape:
+        counts = [torch.as_tensor(n, device=chosen.device) for n in (chosen_tokens, rejected_tokens)]
+        columns = [chosen, rejected, *(n.expand_as(chosen) if n.ndim == 0 else n for n in counts)]
+        if len({column.shape for column in columns}) > 1:
             raise ValueError(
-                f"Logps.pair wants chosen and rejected of one shape (B,), "
-                f"got {tuple(chosen.shape)} and {tuple(rejected.shape)}"
+                "Logps.pair wants chosen, rejected and their token counts of one shape (B,), "
+                f"got {', '.join(str(tuple(column.shape)) for column in columns)}"
             )
-        return cls(torch.stack([chosen, rejected], dim=-1), torch.stack(counts, dim=-1))
+        return cls(torch.stack(columns[:2], dim=-1), torch.stack(columns[2:], dim=-1))
 
     def _column(self, k: int) -> Tensor:
         if self.sums.shape[1] != 2:

@@ -8,12 +8,13 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, NamedTuple, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
 from torch import Tensor
 
 
-class Range(NamedTuple):
+@dataclass(frozen=True)
+class Range:
     """Where a hyperparameter may lie: ``low < value`` (or ``low <= value`` if closed)."""
 
     low: float

@@ -1,8 +1,8 @@
 """Losses that read one preference pair: the summed log-probabilities of a chosen and a rejected response.
 
 Notation of the docstrings, for one pair: ``l_w, l_l`` are the policy's log-probabilities of the chosen and the rejected
-response in nats, ``r_w, r_l`` the reference's, ``n_w, n_l`` the numbers of response tokens, ``lbar = l / n`` the mean per
-token, and ``D = (l_w - r_w) - (l_l - r_l)`` the margin.
+response in nats, ``r_w, r_l`` the reference's, ``n_w, n_l`` the numbers of response tokens, ``lbar = l / n`` the mean
+per token, and ``D = (l_w - r_w) - (l_l - r_l)`` the margin.
 """
 
 from __future__ import annotations
@@ -16,7 +16,16 @@ from pref_toolkit.losses.method import NonNegative, Positive, method
 
 
 def margin(policy: Logps, reference: Logps) -> Tensor:
-    """``D = (l_w - r_w) - (l_l - r_l)``, ``(B,)`` in nats: how much more than the reference the policy prefers the chosen."""
+    """``D = (l_w - r_w) - (l_l - r_l)``, ``(B,)``: nats by which the policy prefers the chosen beyond the reference.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    if policy.sums.shape != reference.sums.shape:
+        raise ValueError(
+            "policy and reference must hold the same responses, "
+            f"got shapes {tuple(policy.sums.shape)} and {tuple(reference.sums.shape)}"
+        )
     return (policy.chosen - reference.chosen) - (policy.rejected - reference.rejected)
 
 
@@ -77,10 +86,12 @@ def hinge_dpo(policy: Logps, reference: Logps, *, gamma: Positive = 0.05) -> Ten
     return torch.relu(1 - gamma * margin(policy, reference))
 
 
-@method(paper="Zhao et al. 2023, arXiv:2305.10425", equation="the calibration loss with its supervised term", chapter="methods/ranking")
-def slic_hf(
-    policy: Logps, target: Tensor | None = None, *, delta: NonNegative = 1.0, lam: NonNegative = 0.1
-) -> Tensor:
+@method(
+    paper="Zhao et al. 2023, arXiv:2305.10425",
+    equation="the calibration loss with its supervised term",
+    chapter="methods/ranking",
+)
+def slic_hf(policy: Logps, target: Tensor | None = None, *, delta: NonNegative = 1.0, lam: NonNegative = 0.1) -> Tensor:
     """Sequence likelihood calibration: ``max(0, delta - l_w + l_l) - lam l_target``.
 
     Args:
@@ -95,7 +106,7 @@ def slic_hf(
     Raises:
         ValueError: if the record does not hold pairs.
     """
-    target = policy.chosen if target is None else target
+    target = policy.chosen if target is None else target.to(policy.sums.dtype)
     return torch.relu(delta - policy.chosen + policy.rejected) - lam * target
 
 
