@@ -1,0 +1,3 @@
+from pref_toolkit.cli import main
+
+raise SystemExit(main())

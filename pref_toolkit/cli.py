@@ -1,0 +1,265 @@
+"""The command line: ``pref-toolkit train | evaluate | generate | check-data | methods``.
+
+Exit codes: 0 done; 2 bad input or usage, said in one sentence; 3 training stopped because a value was not finite; 143 after
+SIGTERM, with a checkpoint saved. Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import fields
+from difflib import get_close_matches
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentError, ArgumentParser, Namespace
+
+from pref_toolkit.training.config import TrainConfig
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    argv = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    known: list[str] = list(COMMANDS)
+    try:
+        parser, flags = build_parser(argv)
+        known += flags
+        arguments = parser.parse_args(argv)
+        if arguments.command is None:
+            parser.print_help()
+            return 0
+        return COMMANDS[arguments.command](arguments[arguments.command]) or 0
+    except ArgumentError as error:
+        return _complain(_with_nearest(str(error), known))
+    except ValueError as error:
+        # Data, model, checkpoint and settings raise kinds of ValueError of our own, each with one sentence for the user.
+        if not type(error).__module__.startswith("pref_toolkit") and not _raised_by_us(error):
+            raise
+        return _complain(str(error))
+    except ArithmeticError as error:
+        print(f"pref-toolkit: training stopped: {error}", file=sys.stderr)
+        return 3
+
+
+def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
+    """The parser for ``argv`` and the names of its options.
+
+    ``train`` takes the hyperparameters of the method it is asked for, with the lab's own defaults if it trains there.
+    """
+    parser = ArgumentParser(prog="pref-toolkit", description="Preference optimisation of language models.", exit_on_error=False)
+    commands = parser.add_subcommands(required=False, dest="command")
+    made = {name: ArgumentParser(exit_on_error=False, description=run.__doc__) for name, run in COMMANDS.items()}
+
+    train = made["train"]
+    train.add_argument("--config", action="config", help="YAML file with any of these settings")
+    train.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists")
+    train.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
+    train.add_argument("--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own")
+    train.add_argument("--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint")
+    train.add_class_arguments(TrainConfig, skip={"resume"})
+    if argv[:1] == ["train"]:
+        from pref_toolkit.training.run import find_method
+
+        method = find_method(str(_asked_for("method", argv, "dpo")))
+        for name, default in method.hyperparameters.items():
+            train.add_argument(f"--{name}", type=type(default), default=default, help=f"of {method.name}, in the paper's symbols")
+        if _asked_for("model", argv, "lab") == "lab":
+            from pref_toolkit.lab.defaults import defaults
+
+            train.set_defaults(defaults(method.name))
+
+    model_help = "the directory of a run, a hub id, `tiny` or `lab`"
+    evaluate = made["evaluate"]
+    evaluate.add_argument("--model", type=str, required=True, help=model_help)
+    evaluate.add_argument("--data", type=str | None, default=None, help="preferences; a lab model without them meets the gold reward")
+    evaluate.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
+    evaluate.add_argument("--seed", type=int, default=0, help="of the lab's prompts and samples")
+
+    generate = made["generate"]
+    generate.add_argument("--model", type=str, required=True, help=model_help)
+    generate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
+    generate.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time")
+    generate.add_argument("--seed", type=int, default=0, help="of the samples")
+    generate.add_argument("prompt", nargs="+", help="one or more prompts")
+
+    check = made["check-data"]
+    check.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
+    check.add_argument("--model", type=str, default="tiny", help="whose tokenizer counts the tokens")
+    check.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
+
+    for name, sub in made.items():
+        commands.add_subcommand(name, sub, help=(COMMANDS[name].__doc__ or "").partition("\n")[0])
+    options = [a.option_strings[0] for a in made[argv[0]]._actions if a.option_strings] if argv and argv[0] in made else []
+    return parser, [option.lstrip("-") for option in options]
+
+
+def train(arguments: Namespace) -> None:
+    """Train a policy on preferences; without arguments, DPO in the lab."""
+    settings = {f.name: arguments[f.name] for f in fields(TrainConfig)}
+    if settings["output"] is None:
+        settings["output"] = _free_directory(f"{arguments.method}-{Path(arguments.model).name}")
+    config = TrainConfig(**settings)
+    if arguments.data is None and arguments.model != "lab":
+        raise _Usage("train wants --data FILE for any model but the lab")
+
+    from pref_toolkit import report
+    from pref_toolkit.losses import METHODS
+    from pref_toolkit.training import models, run
+    from pref_toolkit.training.loop import train as train_policy
+
+    method = METHODS[arguments.method]
+    hyperparameters = method.check(**{name: arguments[name] for name in method.hyperparameters})
+    model, tokenizer = models.load(arguments.model, precision=config.precision)
+    data = arguments.data
+    if data is None:
+        from pref_toolkit import lab
+
+        data = lab.pairs(3000, seed=config.seed)
+    history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
+    _print_table({"before": history.before, "after": history.after})
+    if arguments.model == "lab":
+        from pref_toolkit import lab
+
+        judged = lab.evaluate(history.model, tokenizer, seed=config.seed)
+        run.add(config.output, lab=judged)
+        print(lab.describe(judged))
+    print(f"report: {report.write(Path(str(config.output)))}")
+
+
+def evaluate(arguments: Namespace) -> None:
+    """Score a model on preferences, or a lab model by the gold reward."""
+    from pref_toolkit.training import models
+
+    model, tokenizer = models.load(arguments.model)
+    if arguments.data is None:
+        from pref_toolkit import lab
+
+        if model.config._name_or_path != "lab":
+            raise _Usage("evaluate wants --data FILE for any model but one trained in the lab")
+        print(lab.describe(lab.evaluate(model, tokenizer, seed=arguments.seed)))
+        return
+    from pref_toolkit.data import prepare
+    from pref_toolkit.training.loop import evaluate as score
+    from pref_toolkit.training.scoring import Scorer
+
+    examples, findings = prepare(arguments.data, tokenizer, max_length=arguments.max_length)
+    print(findings)
+    _print_table({arguments.model: score(Scorer(model, arguments.max_length), examples, model.device)})
+
+
+def generate(arguments: Namespace) -> None:
+    """Sample answers to prompts."""
+    from pref_toolkit.training import generation, models
+
+    model, tokenizer = models.load(arguments.model)
+    answers = generation.generate(
+        model,
+        tokenizer,
+        arguments.prompt,
+        max_new_tokens=arguments.max_new_tokens,
+        temperature=arguments.temperature,
+        seed=arguments.seed,
+    )
+    for prompt, answer in zip(arguments.prompt, answers):
+        print(f"{prompt}\n    {answer}")
+
+
+def check_data(arguments: Namespace) -> int:
+    """Say what of a data set would be refused, left out or changed.
+
+    Exit code 2 if any row would be refused or left out.
+    """
+    from pref_toolkit.data import check
+    from pref_toolkit.training import models
+
+    _, tokenizer = models.load(arguments.model)
+    found = check(arguments.data, tokenizer, max_length=arguments.max_length)
+    print(found)
+    return 2 if found.faults else 0
+
+
+def methods(arguments: Namespace) -> None:
+    """List the methods: formula, what they read, defaults, paper, chapter."""
+    from pref_toolkit.losses import METHODS
+
+    for name, method in METHODS.items():
+        defaults = ", ".join(f"{key}={value}" for key, value in method.hyperparameters.items())
+        print(f"{name}\n    {method.formula}\n    needs {', '.join(method.needs)}; {defaults}")
+        print(f"    {method.paper}, {method.equation}; chapter {method.chapter}")
+
+
+COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
+    "train": train,
+    "evaluate": evaluate,
+    "generate": generate,
+    "check-data": check_data,
+    "methods": methods,
+}
+
+
+class _Usage(ValueError):
+    """A command that lacks something, in one sentence."""
+
+
+def _raised_by_us(error: ValueError) -> bool:
+    """Whether a plain ValueError comes from our own code and not from a library or a bug inside one."""
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("pref_toolkit")
+
+
+def _complain(sentence: str) -> int:
+    print(f"pref-toolkit: {sentence}", file=sys.stderr)
+    return 2
+
+
+def _with_nearest(complaint: str, known: list[str]) -> str:
+    """The parser's complaint on one line, with the nearest known name if it is about an unknown one."""
+    complaint = re.sub(r"\s*\n\s*", " ", complaint).replace("<class '", "").replace("'>", "").replace("typing.", "")
+    unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|invalid choice: '([\w-]+)'", complaint)
+    if unknown:
+        near = get_close_matches(next(filter(None, unknown.groups())), known, n=1)
+        complaint += f"; did you mean {near[0]!r}?" if near else ""
+    return complaint
+
+
+def _underscored(argument: str) -> str:
+    """``--max-steps`` and ``--max_steps`` are the same option."""
+    name, equals, value = argument.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
+
+
+def _asked_for(name: str, argv: list[str], default: Any) -> Any:
+    """The value of an option before the parser is complete: from the flags, else from the configuration file."""
+    for place, argument in enumerate(argv):
+        if argument.startswith(f"--{name}="):
+            return argument.partition("=")[2]
+        if argument == f"--{name}" and place + 1 < len(argv):
+            return argv[place + 1]
+    file = None if name == "config" else _asked_for("config", argv, None)
+    try:
+        content = yaml.safe_load(Path(file).read_text()) if file else None
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return default  # the parser will say what is wrong with the file
+    return content.get(name, default) if isinstance(content, dict) else default
+
+
+def _free_directory(name: str) -> str:
+    return next(str(path) for n in count(1) if not (path := Path("runs") / f"{name}-{n}").exists())
+
+
+def _print_table(columns: dict[str, dict[str, Any]]) -> None:
+    names = list(dict.fromkeys(name for column in columns.values() for name in column))
+    shown = lambda value: f"{value:.4g}" if isinstance(value, float) else str(value)
+    print(f"{'held-out examples':22}" + "".join(f"{title:>14}" for title in columns))
+    for name in names:
+        print(f"{name:22}" + "".join(f"{shown(column.get(name)):>14}" for column in columns.values()))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,84 @@
+"""What is measured: numbers in, numbers out. Nothing here is differentiated, and nothing is minimised."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from scipy.stats import norm, spearmanr
+from torch import Tensor
+
+from pref_toolkit.logps import Logps
+
+
+def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None]:
+    """How a policy treats ranked responses: the first of each prompt against the last.
+
+    Args:
+        policy: ``(B, K)``, nats.
+        reference: the same under the reference, or None where a method does without it: what needs it is then None.
+
+    Returns:
+        Means over the B examples:
+
+        - ``reward_accuracy``: share whose implicit reward ``l - r`` is higher for the chosen response, a tie counting half;
+        - ``margin``: mean of ``D = (l_w - r_w) - (l_l - r_l)``, nats;
+        - ``chosen_logp, rejected_logp``: mean of ``l_w, l_l``, nats;
+        - ``chosen_change, rejected_change``: mean of ``l_w - r_w, l_l - r_l``, nats: the change since step 0;
+        - ``likelihood_accuracy``: share with ``l_w > l_l``, a tie counting half.
+
+        For K=1 the last response is the first, and only the log-probabilities say something.
+    """
+    chosen, rejected = policy.sums[:, 0].detach(), policy.sums[:, -1].detach()
+    out: dict[str, float | None] = {
+        "chosen_logp": chosen.mean().item(),
+        "rejected_logp": rejected.mean().item(),
+        "likelihood_accuracy": _share_above(chosen - rejected),
+    }
+    if reference is None:
+        return out | dict.fromkeys(("reward_accuracy", "margin", "chosen_change", "rejected_change"))
+    chosen_change, rejected_change = chosen - reference.sums[:, 0], rejected - reference.sums[:, -1]
+    return out | {
+        "reward_accuracy": _share_above(chosen_change - rejected_change),
+        "margin": (chosen_change - rejected_change).mean().item(),
+        "chosen_change": chosen_change.mean().item(),
+        "rejected_change": rejected_change.mean().item(),
+    }
+
+
+def _share_above(difference: Tensor) -> float:
+    return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
+
+
+def length_spearman(policy: Logps) -> float | None:
+    """Spearman correlation of a response's summed log-probability with its length; None where either never varies."""
+    sums, tokens = policy.sums.detach().flatten().cpu().numpy(), policy.tokens.flatten().cpu().numpy()
+    if len(set(sums.tolist())) < 2 or len(set(tokens.tolist())) < 2:
+        return None
+    return float(spearmanr(sums, tokens).statistic)
+
+
+def sampled_kl(policy: Tensor, reference: Tensor) -> tuple[float, float]:
+    """Monte-Carlo ``KL(policy || reference)`` in nats per response, with its standard error.
+
+    Args:
+        policy, reference: ``(n,)`` summed log-probabilities of n responses **drawn from the policy**.
+
+    The estimator is the mean of ``l - r``: unbiased, and not kept above 0.
+    """
+    ratio = (policy - reference).double()
+    error = ratio.std().item() / math.sqrt(len(ratio)) if len(ratio) > 1 else math.inf
+    return ratio.mean().item(), error
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's score interval for a share ``successes / n``; half a success for a tie is allowed."""
+    if n < 1:
+        raise ValueError("an interval wants at least one trial")
+    z = float(norm.ppf(0.5 + level / 2))
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+

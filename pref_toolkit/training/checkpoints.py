@@ -1,0 +1,140 @@
+"""A checkpoint exists only when it is whole: written aside, synced, listed in a manifest, renamed, verified.
+
+``DIR/step-00000100/`` holds ``adapter.safetensors, optimizer.safetensors, rng.safetensors`` and, last, ``manifest.json``
+with the step, the size and SHA-256 of each file, and the identity of everything that makes the run what it is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+MANIFEST = "manifest.json"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that cannot be written or continued, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    step: int
+    tensors: dict[str, dict[str, Tensor]]
+    """By file: ``adapter``, ``optimizer``, ``rng``."""
+    identity: dict[str, Any]
+    skipped: list[str]
+    """Newer directories that did not verify, with the reason."""
+
+
+def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int) -> Path:
+    """Write a checkpoint, verify it, and only then drop all but the ``keep`` newest.
+
+    Raises:
+        CheckpointError: if it could not be written; older checkpoints are then untouched.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    final = directory / f"step-{step:08d}"
+    if final.exists():
+        try:
+            _read(final)
+            return final
+        except (OSError, ValueError, KeyError, TypeError):
+            shutil.rmtree(final)
+    partial = directory / f".partial-{step:08d}-{os.getpid()}"
+    for leftover in directory.glob(".partial-*"):
+        shutil.rmtree(leftover)
+    try:
+        partial.mkdir()
+        listed = {}
+        for name, content in tensors.items():
+            path = partial / f"{name}.safetensors"
+            save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, path)
+            _sync(path)
+            listed[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        manifest = {"step": step, "files": listed, "identity": identity}
+        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+        _sync(partial / MANIFEST)
+        _sync(partial)
+        os.rename(partial, final)
+        _sync(directory)
+        _read(final)
+    except Exception as error:  # safetensors has an error type of its own for a full disk
+        shutil.rmtree(partial, ignore_errors=True)
+        size = sum(v.numel() * v.element_size() for content in tensors.values() for v in content.values())
+        free = shutil.disk_usage(directory).free
+        raise CheckpointError(
+            f"checkpoint {final} of {size:,} bytes could not be written ({free:,} bytes free): {error}"
+        ) from error
+    for old in _newest_first(directory)[keep:]:
+        shutil.rmtree(old)
+    return final
+
+
+def newest(directory: Path) -> Checkpoint | None:
+    """The newest checkpoint that verifies, or None if there is none."""
+    skipped: list[str] = []
+    for path in _newest_first(directory):
+        try:
+            return _read(path, skipped)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            skipped.append(f"{path.name}: {error}")
+    if skipped:
+        raise CheckpointError(f"no checkpoint in {directory} is whole: " + "; ".join(skipped))
+    return None
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """What changed between two identities, one ``name: old -> new`` each."""
+    names = sorted({*old, *new})
+    return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]
+
+
+def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
+    manifest = json.loads((path / MANIFEST).read_text())
+    tensors = {}
+    for name, facts in manifest["files"].items():
+        if Path(name).name != name:
+            raise ValueError(f"{MANIFEST} names a file outside its directory: {name!r}")
+        file = path / name
+        if file.stat().st_size != facts["bytes"] or _sha256(file) != facts["sha256"]:
+            raise ValueError(f"{name} is not what the manifest says")
+        tensors[name.removesuffix(".safetensors")] = load_file(file)
+    return Checkpoint(int(manifest["step"]), tensors, manifest["identity"], skipped or [])
+
+
+def _newest_first(directory: Path) -> list[Path]:
+    return sorted(directory.glob("step-*"), reverse=True)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def rng_state() -> dict[str, Tensor]:
+    """Torch's random state on the CPU and on every GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else state
+
+
+def set_rng_state(state: dict[str, Tensor]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available():
+        torch.cuda.set_rng_state_all([s for name, s in sorted(state.items()) if name != "cpu"])

@@ -1,0 +1,72 @@
+"""The settings of a run. A field here, a flag of ``pref-toolkit train`` and a key of its YAML file are one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How to train. What to train with (method, its hyperparameters, model, data) is said beside it.
+
+    Args:
+        output: directory of the run; nothing is written if not given.
+        resume: continue the run in ``output`` from its newest checkpoint that is whole.
+        seed: of the adapter's first weights, the order of the examples, dropout and samples.
+        epochs: passes over the training examples, if ``max_steps`` is not given.
+        max_steps: number of updates.
+        batch_size: examples in an update, over all devices.
+        tokens_per_forward: tokens that go through the model at once; an update takes as many forwards as it needs.
+        max_length: tokens in prompt + response. Longer responses are cut, prompts that fill it are left out, both counted.
+        learning_rate: of AdamW, after the warm-up.
+        warmup_steps: updates over which the learning rate rises linearly to its value; constant afterwards.
+        weight_decay: of AdamW.
+        max_grad_norm: gradients are scaled down to this norm.
+        lora_rank: rank of the adapters on all linear layers.
+        lora_alpha: their scale is ``lora_alpha / lora_rank``; twice the rank if not given.
+        lora_dropout: dropout inside the adapters. All other dropout is off, for the policy as for the reference.
+        held_out: examples kept out of training and scored before and after it.
+        save_every: updates between checkpoints.
+        keep: newest checkpoints to keep.
+        precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
+        on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
+        log_with: also send the metrics to this tracker, through accelerate.
+    """
+
+    output: str | None = None
+    resume: bool = False
+    seed: int = 0
+    epochs: float = 1.0
+    max_steps: int | None = None
+    batch_size: int = 32
+    tokens_per_forward: int = 2048
+    max_length: int = 1024
+    learning_rate: float = 1e-4
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    max_grad_norm: float = 1.0
+    lora_rank: int = 16
+    lora_alpha: int | None = None
+    lora_dropout: float = 0.0
+    held_out: int = 200
+    save_every: int = 100
+    keep: int = 2
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    on_bad_row: Literal["stop", "skip"] = "stop"
+    log_with: Literal["tensorboard", "wandb"] | None = None
+
+    def __post_init__(self) -> None:
+        whole = {"batch_size": 1, "tokens_per_forward": 1, "max_length": 2, "lora_rank": 1, "save_every": 1, "keep": 1}
+        for name, least in {**whole, "held_out": 0, "warmup_steps": 0, "epochs": 0, "weight_decay": 0, "seed": 0}.items():
+            if not getattr(self, name) >= least:
+                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+        for name in ("learning_rate", "max_grad_norm"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+        if not 0 <= self.lora_dropout < 1:
+            raise ValueError(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout!r}")
+        if self.max_steps is not None and self.max_steps < 1:
+            raise ValueError(f"max_steps must be at least 1, got {self.max_steps!r}")
+        if self.resume and self.output is None:
+            raise ValueError("resume needs output: the directory of the run to continue")

@@ -1,0 +1,211 @@
+"""What a run decides from its settings, and what it leaves in its directory.
+
+``run.json`` holds everything needed to repeat the run, ``metrics.jsonl`` one object a step, ``samples.json`` answers before and
+after, ``checkpoints/`` its states, ``adapter/`` the trained adapter in PEFT's format.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict
+from difflib import get_close_matches
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pref_toolkit.data import Report
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.losses import METHODS, Method
+from pref_toolkit.training import checkpoints, models
+from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
+from pref_toolkit.training.config import TrainConfig
+
+# A run may be continued with other values of these: they change what is written or how far, not what is computed.
+FREE = {"output", "resume", "epochs", "max_steps", "tokens_per_forward", "save_every", "keep", "on_bad_row", "log_with"}
+
+
+def find_method(name: str) -> Method:
+    """A method by name; a ValueError names the nearest if there is none."""
+    if name in METHODS:
+        return METHODS[name]
+    near = get_close_matches(name, METHODS, n=1)
+    raise ValueError(f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"))
+
+
+def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], list[Encoded]]:
+    """Training and held-out examples, drawn with the run's seed; at most half are held out."""
+    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(config.seed)).tolist()
+    held = min(config.held_out, len(examples) // 2)
+    return [examples[i] for i in sorted(order[held:])], [examples[i] for i in sorted(order[:held])]
+
+
+def steps_in(config: TrainConfig, examples: int) -> int:
+    """Updates in ``config.epochs`` passes, at least 1."""
+    return max(1, round(config.epochs * examples / config.batch_size))
+
+
+def indices(step: int, config: TrainConfig, examples: int) -> list[int]:
+    """The training examples of an update: the next ``batch_size`` of an endless row of shuffled passes.
+
+    A pure function of step and seed, so that a continued run needs no state of an iterator, and no example is dropped at
+    the end of a pass.
+    """
+    passes: dict[int, list[int]] = {}
+    out = []
+    for place in range(step * config.batch_size, (step + 1) * config.batch_size):
+        number, offset = divmod(place, examples)
+        if number not in passes:
+            shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
+            passes[number] = torch.randperm(examples, generator=shuffle).tolist()
+        out.append(passes[number][offset])
+    return out
+
+
+def restore(checkpoint: Checkpoint, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
+    """Put adapters, optimizer and random state back to where a checkpoint was taken."""
+    with torch.no_grad():
+        for name, value in weights.items():
+            value.copy_(checkpoint.tensors["adapter"][name])
+    for key, value in checkpoint.tensors["optimizer"].items():
+        name, _, part = key.rpartition("|")
+        parameter = weights[name]
+        optimizer.state[parameter][part] = value if part == "step" else value.to(parameter.device)
+    checkpoints.set_rng_state(checkpoint.tensors["rng"])
+
+
+class Record:
+    """The directory of a run; writes nothing if there is none."""
+
+    def __init__(
+        self,
+        output: Path | None,
+        config: TrainConfig,
+        method: str,
+        settings: dict[str, Any],
+        model: Any,
+        tokenizer: Any,
+        examples: list[Encoded],
+        report: Report,
+        route: str,
+    ) -> None:
+        self.output, self.config, self.report, self.route = output, config, report, route
+        self.identity = {
+            "method": method,
+            **{f"hyperparameter {name}": value for name, value in settings.items()},
+            **{name: value for name, value in asdict(config).items() if name not in FREE},
+            "data": _digest([[e.prompt, e.responses, e.scores, e.desirable] for e in examples]),
+            "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else _digest(tokenizer.get_vocab()),
+            "base model": model.get_base_model().config._name_or_path,
+            "base weights": models.fingerprint(model),
+        }
+        self.content: dict[str, Any] = {}
+
+    def facts(self) -> dict[str, Any]:
+        """Everything needed to repeat the run."""
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        return {
+            "identity": self.identity,
+            "config": asdict(self.config),
+            "data": {"counts": dict(self.report.counts), "findings": str(self.report)},
+            "route": self.route,
+            "versions": {p: version(p) for p in ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")},
+            "machine": {"python": platform.python_version(), "processor": platform.machine(), "gpu": gpu},
+        }
+
+    def begin(self) -> None:
+        """Start a directory.
+
+        Raises:
+            CheckpointError: if it already holds a run.
+        """
+        if self.output is None:
+            return
+        if (self.output / "run.json").exists() and not self.config.resume:
+            raise CheckpointError(f"{self.output} already holds a run: continue it with --resume, or name another directory")
+        self.output.mkdir(parents=True, exist_ok=True)
+        (self.output / "metrics.jsonl").write_text("")
+        self.write(**self.facts())
+
+    def write(self, **content: Any) -> None:
+        """Add to ``run.json``."""
+        self.content |= content
+        if self.output is not None:
+            _write_whole(self.output / "run.json", json.dumps(self.content, indent=1))
+
+    def newest(self) -> Checkpoint | None:
+        """The checkpoint to continue from.
+
+        Raises:
+            CheckpointError: if it belongs to another run, naming what differs; or if none is whole.
+        """
+        assert self.output is not None  # TrainConfig refuses resume without output
+        checkpoint = checkpoints.newest(self.output / "checkpoints")
+        if checkpoint is None:
+            return None
+        for line in checkpoint.skipped:
+            print(f"skipped a checkpoint that is not whole: {line}")
+        if changed := checkpoints.differences(checkpoint.identity, self.identity):
+            raise CheckpointError(f"{self.output} cannot be continued, these differ: " + "; ".join(changed))
+        self.content = json.loads((self.output / "run.json").read_text())
+        self.write(**self.facts())
+        return checkpoint
+
+    def before(self) -> dict[str, Any]:
+        return self.content.get("before", {})
+
+    def steps_until(self, step: int) -> list[dict[str, Any]]:
+        """The metrics of the steps before ``step``; later ones, which will be done again, are dropped from the file."""
+        assert self.output is not None
+        path = self.output / "metrics.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
+        rows = [row for row in rows if row["step"] < step]
+        _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def append(self, row: dict[str, Any]) -> None:
+        """One more line of ``metrics.jsonl``."""
+        if self.output is not None:
+            with (self.output / "metrics.jsonl").open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def save(self, step: int, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
+        """A checkpoint after ``step`` updates."""
+        if self.output is None:
+            return
+        moments = {f"{n}|{part}": value for n, w in weights.items() for part, value in optimizer.state[w].items()}
+        tensors = {"adapter": weights, "optimizer": moments, "rng": checkpoints.rng_state()}
+        checkpoints.save(self.output / "checkpoints", step, tensors, self.identity, self.config.keep)
+
+    def finish(self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any) -> None:
+        """The adapter, the samples and the held-out metrics after training."""
+        self.write(after=after)
+        if self.output is None:
+            return
+        _write_whole(self.output / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
+        partial = self.output / f".adapter-{os.getpid()}"
+        models.save_adapter(policy, partial)
+        shutil.rmtree(self.output / "adapter", ignore_errors=True)
+        partial.rename(self.output / "adapter")
+
+
+def add(output: str | Path, **content: Any) -> None:
+    """Add to the ``run.json`` of a run that is over."""
+    path = Path(output) / "run.json"
+    _write_whole(path, json.dumps(json.loads(path.read_text()) | content, indent=1))
+
+
+def _digest(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Readers see the old file or the new one, never half of either."""
+    partial = path.with_name(f".{path.name}-{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)

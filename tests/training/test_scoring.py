@@ -1,0 +1,167 @@
+"""Scoring: log-probabilities do not depend on how responses travel through the model."""
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    LlamaConfig,
+    MambaConfig,
+    MistralConfig,
+    Qwen3Config,
+)
+
+from pref_toolkit.data.batches import pack, separate
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.training.models import tiny, with_adapters
+from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
+
+SMALL = dict(vocab_size=61, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+SHAPES = {
+    "llama": LlamaConfig(**SMALL, num_key_value_heads=2),
+    "llama eager": LlamaConfig(**SMALL, attn_implementation="eager"),
+    "mistral": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=64),
+    "qwen": Qwen3Config(**SMALL, num_key_value_heads=2, head_dim=8),
+    "gemma": GemmaConfig(**SMALL, num_key_value_heads=1, head_dim=8),
+    "gemma2, soft-capped": Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64),
+    "gpt2": GPT2Config(vocab_size=61, n_embd=32, n_layer=2, n_head=4, n_positions=128),
+}
+
+
+def model_of(config, seed=0):
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation=config._attn_implementation).eval()
+    for parameter in model.parameters():  # larger than at initialisation, so that a wrong context shows
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def examples_of(k, n=3, vocabulary=61, seed=0):
+    """Ragged prompts and responses, a response of a single token among them."""
+    random = torch.Generator().manual_seed(seed)
+    draw = lambda length: torch.randint(3, vocabulary, (length,), generator=random).tolist()
+    return [
+        Encoded(draw(4 + 3 * i), [draw(1 + (5 * i + 3 * j) % 8) for j in range(k)], where=f"row {i}") for i in range(n)
+    ]
+
+
+@torch.no_grad()
+def one_by_one(model, examples):
+    """What a log-probability is: one unpadded sequence at a time, in float64 after the logits."""
+    rows = []
+    for example in examples:
+        row = []
+        for response in example.responses:
+            logits = model(input_ids=torch.tensor([example.prompt + response])).logits[0].double().log_softmax(-1)
+            start = len(example.prompt) - 1
+            row.append(sum(logits[start + t, token].item() for t, token in enumerate(response)))
+        rows.append(row)
+    return torch.tensor(rows, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("k", [1, 2, 4])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_a_packed_row_scores_as_separate_unpadded_rows(shape, k):
+    model = model_of(SHAPES[shape])
+    scorer, examples = Scorer(model, longest=64), examples_of(k)
+    assert scorer.shares_prompts, scorer.route
+    expected = one_by_one(model, examples)
+    for layout in (pack, separate):
+        record = logps(scorer, layout(examples))
+        assert (record.sums - expected).abs().max() < 1e-5 * max(1, expected.abs().max())
+        assert record.tokens.tolist() == [[len(r) for r in e.responses] for e in examples]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_equal_those_of_a_batch_padded_on_either_side(shape, side):
+    model, examples = model_of(SHAPES[shape]), examples_of(2)
+    sequences = [(e.prompt, r) for e in examples for r in e.responses]
+    width = max(len(p) + len(r) for p, r in sequences)
+    sums = []
+    ids, mask = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width, dtype=torch.long)
+    for n, (prompt, response) in enumerate(sequences):
+        text = torch.tensor(prompt + response)
+        where = slice(width - len(text), width) if side == "left" else slice(0, len(text))
+        ids[n, where], mask[n, where] = text, 1
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    with torch.no_grad():
+        logits = model(input_ids=ids, attention_mask=mask, position_ids=positions).logits.double().log_softmax(-1)
+    for n, (prompt, response) in enumerate(sequences):
+        first = (width - len(response) if side == "left" else len(prompt)) - 1
+        sums.append(sum(logits[n, first + t, token].item() for t, token in enumerate(response)))
+    record = logps(Scorer(model, longest=64), pack(examples))
+    assert record.sums.flatten().tolist() == pytest.approx(sums, rel=1e-5, abs=1e-5)
+
+
+def test_a_sliding_window_is_never_dropped_in_silence():
+    config = MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6)
+    model, examples = model_of(config), examples_of(2)
+    scorer = Scorer(model, longest=64)
+    assert "sliding_window of 6" in scorer.route
+    record = logps(scorer, scorer.collate(examples))
+    assert torch.allclose(record.sums.double(), one_by_one(model, examples), atol=1e-4)
+    wrong = logps(scorer, pack(examples))
+    assert not torch.allclose(wrong.sums.double(), one_by_one(model, examples), atol=1e-2)
+
+
+def test_a_model_without_attention_is_scored_one_response_per_row():
+    config = MambaConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, state_size=8)
+    model, examples = model_of(config), examples_of(2)
+    scorer = Scorer(model, longest=64)
+    assert scorer.route.startswith("one row per response")
+    record = logps(scorer, scorer.collate(examples))
+    assert torch.allclose(record.sums.double(), one_by_one(model, examples), rtol=1e-5, atol=1e-4)
+
+
+def test_gradients_are_those_of_separate_rows():
+    model, examples = model_of(SHAPES["llama"]), examples_of(3)
+    scorer = Scorer(model, longest=64)
+    weight = torch.linspace(-1, 1, 9).view(3, 3)
+    gradients = []
+    for layout in (pack, separate):
+        model.zero_grad()
+        (logps(scorer, layout(examples)).sums * weight).sum().backward()
+        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
+    for name, gradient in gradients[0].items():
+        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-5), name
+
+
+def test_half_precision_logits_are_summed_in_float32():
+    model, _ = tiny()
+    examples = examples_of(2, n=1, vocabulary=200)
+    examples = [Encoded(examples[0].prompt, [r * 40 for r in ([7, 90, 33], [150, 20])], where="long")]
+    full = logps(Scorer(model, 1024), pack(examples)).sums
+    half = logps(Scorer(model.bfloat16(), 1024), pack(examples))
+    assert half.sums.dtype == torch.float32
+    assert ((half.sums - full).abs() / half.tokens).max() < 0.01
+
+
+def test_a_policy_at_its_start_is_its_reference_whatever_the_dropout():
+    config = LlamaConfig(**SMALL, num_key_value_heads=2, attention_dropout=0.5)
+    policy = with_adapters(model_of(config), rank=4, alpha=None, dropout=0.5)
+    scorer, batch = Scorer(policy, 64), pack(examples_of(2))
+    dropout_in_adapters_only(policy)
+    now = logps(scorer, batch).sums
+    for _ in range(2):
+        with reference(policy):
+            assert torch.equal(logps(scorer, batch).sums, now)
+    dropouts = [m.training for n, m in policy.named_modules() if "lora_dropout" in n]
+    assert dropouts and all(dropouts)
+
+
+def test_the_reference_does_not_move_with_the_policy():
+    policy = with_adapters(model_of(SHAPES["llama"]), rank=4, alpha=None, dropout=0.0)
+    scorer, batch = Scorer(policy, 64), pack(examples_of(2))
+    with reference(policy):
+        before = logps(scorer, batch).sums
+    with torch.no_grad():
+        for name, parameter in policy.named_parameters():
+            if "lora_" in name:
+                parameter.add_(0.1)
+    with reference(policy):
+        assert torch.equal(logps(scorer, batch).sums, before)
+    assert not torch.equal(logps(scorer, batch).sums, before)
