@@ -113,7 +113,8 @@ def _table(source: str | Path) -> Any:
         return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     except Exception as error:  # its own errors, pyarrow's, the network's: no common type
         reason = " ".join(str(error).split())[:300]
-        raise DataError(f"the datasets library cannot load {source}: {type(error).__name__}: {reason}") from error
+        what = source if path.is_dir() else f"{source}, which is no file or directory here"
+        raise DataError(f"the datasets library cannot load {what}: {type(error).__name__}: {reason}") from error
 
 
 def _split(table: Any, source: str) -> Any:

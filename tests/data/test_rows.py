@@ -39,6 +39,13 @@ FORMS = {
         None,
         None,
     ),
+    "hh, conversations that part before their last reply": (
+        {"chosen": HH + " a\n\nHuman: d\n\nAssistant: e", "rejected": HH + " b\n\nHuman: d\n\nAssistant: f"},
+        HH,
+        (" a\n\nHuman: d\n\nAssistant: e", " b\n\nHuman: d\n\nAssistant: f"),
+        None,
+        None,
+    ),
     "chat pair": ({"prompt": [USER], "chosen": [YES], "rejected": [NO]}, (USER,), ((YES,), (NO,)), None, None),
     "chat, shared beginning": (
         {"chosen": [SYSTEM, USER, YES], "rejected": [SYSTEM, USER, NO]},
@@ -317,6 +324,20 @@ def test_a_directory_is_read_by_the_datasets_library(write, tmp_path, monkeypatc
         read(str(tmp_path / "pairs"), report=Report())
 
 
+def test_a_name_that_is_neither_here_nor_on_the_hub(monkeypatch):
+    datasets = pytest.importorskip("datasets")
+
+    def unreachable(name):
+        raise ConnectionError(f"Couldn't reach {name!r}\non the Hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(
+        DataError, match="cannot load some/pairs, which is no file or directory here: ConnectionError"
+    ) as e:
+        read("some/pairs", report=Report())
+    assert "\n" not in str(e.value)
+
+
 def test_splits_without_a_train_split_are_named():
     datasets = pytest.importorskip("datasets")
     table = datasets.Dataset.from_list([GOOD])
@@ -410,7 +431,7 @@ def test_check_goes_through_all_rows(write):
 REAL = Path(__file__).parents[3] / "shared/data/hh_harmless_dev.jsonl.gz"
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason=f"the real pairs are not at {REAL}")
+@pytest.mark.skipif(not REAL.is_file(), reason="shared/data/hh_harmless_dev.jsonl.gz is not beside the repository")
 def test_real_transcripts_split_after_the_last_shared_marker():
     report = Report()
     examples = read(REAL, report=report)

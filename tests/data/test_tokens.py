@@ -322,7 +322,7 @@ def test_a_row_the_template_refuses_can_be_skipped(make_tokenizer):
 REAL = Path(__file__).parents[3] / "shared/data/hh_harmless_dev.jsonl.gz"
 
 
-@pytest.mark.skipif(not REAL.is_file(), reason=f"the real pairs are not at {REAL}")
+@pytest.mark.skipif(not REAL.is_file(), reason="shared/data/hh_harmless_dev.jsonl.gz is not beside the repository")
 def test_real_pairs_survive_the_round_trip_quickly(tokenizers):
     tokenizer = tokenizers["adds_bos"]
     report = Report()
