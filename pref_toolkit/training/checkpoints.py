@@ -64,9 +64,9 @@ def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], iden
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         _sync(partial / MANIFEST)
         _sync(partial)
+        _read(partial)
         os.rename(partial, final)
         _sync(directory)
-        _read(final)
     except Exception as error:  # safetensors has an error type of its own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         size = sum(v.numel() * v.element_size() for content in tensors.values() for v in content.values())
@@ -99,7 +99,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
-    manifest = json.loads((path / MANIFEST).read_text())
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except ValueError as error:
+        raise ValueError(f"{MANIFEST} is not JSON: {error}") from None
     tensors = {}
     for name, facts in manifest["files"].items():
         if Path(name).name != name:

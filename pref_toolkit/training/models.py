@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +80,8 @@ def load(name: str, *, precision: str = "auto") -> tuple[Any, Any]:
         model, tokenizer = load(base, precision=precision)
         if fingerprint(model) != made_for:
             raise ModelError(f"{adapter}: this adapter was trained on other weights than those of {base!r}")
-        return PeftModel.from_pretrained(model, str(adapter)), tokenizer
+        with _quiet_peft():
+            return PeftModel.from_pretrained(model, str(adapter)), tokenizer
     if name == "tiny":
         model, tokenizer = tiny()
         model = model.to(dtype)
@@ -140,9 +143,15 @@ def with_adapters(model: Any, *, rank: int, alpha: int | None, dropout: float) -
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft reads a name that transformers has renamed
+    with _quiet_peft():
         return get_peft_model(model, lora)
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 reads a name that transformers 5.23 has renamed
+        yield
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

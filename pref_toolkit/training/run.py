@@ -27,7 +27,10 @@ from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
 from pref_toolkit.training.config import TrainConfig
 
 # A run may be continued with other values of these: they change what is written or how far, not what is computed.
-FREE = {"output", "resume", "epochs", "max_steps", "tokens_per_forward", "save_every", "keep", "on_bad_row", "log_with"}
+FREE = {
+    *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
+    *("save_every", "keep", "on_bad_row", "log_with"),
+}
 
 
 def find_method(name: str) -> Method:
@@ -155,9 +158,6 @@ class Record:
         self.content = json.loads((self.output / "run.json").read_text())
         self.write(**self.facts())
         return checkpoint
-
-    def before(self) -> dict[str, Any]:
-        return self.content.get("before", {})
 
     def steps_until(self, step: int) -> list[dict[str, Any]]:
         """The metrics of the steps before ``step``; later ones, which will be done again, are dropped from the file."""

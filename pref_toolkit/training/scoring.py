@@ -68,7 +68,6 @@ class Scorer(nn.Module):
                 return f"{longest} tokens are more than the model's {name} of {window}"
         return self._trial()
 
-    @torch.no_grad()
     def _trial(self) -> str | None:
         """Score random tokens both ways; they must differ far less than two prompts do."""
         config: Any = self.model.config
@@ -77,15 +76,12 @@ class Scorer(nn.Module):
         responses = [draw(5), draw(6)]
         examples, others = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
         device = next(self.model.parameters()).device
-        was_training = self.model.training
-        self.model.eval()
-        try:
+        with evaluation(self.model):
             alone, other = (self(separate(e).to(device)) for e in (examples, others))
-            shared = self(pack(examples).to(device))
-        except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-            return f"{type(self.model).__name__} does not take a mask and positions ({type(error).__name__})"
-        finally:
-            self.model.train(was_training)
+            try:
+                shared = self(pack(examples).to(device))
+            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+                return f"{type(self.model).__name__} does not take a mask and positions ({type(error).__name__})"
         if (shared - alone).abs().sum() > 0.25 * (other - alone).abs().sum():
             return "the architecture does not keep responses that share a prompt apart"
         return None
@@ -108,13 +104,20 @@ def dropout_in_adapters_only(model: nn.Module) -> None:
 
 
 @contextmanager
-def reference(model: Any) -> Iterator[None]:
-    """Inside, a LoRA policy is its own frozen reference: adapters off, dropout off, no gradient."""
+def evaluation(model: nn.Module) -> Iterator[None]:
+    """Inside, all dropout is off and nothing is differentiated; each module's mode is put back afterwards."""
     was_training = [module for module in model.modules() if module.training]
     model.eval()
     try:
-        with model.disable_adapter(), torch.no_grad():
+        with torch.no_grad():
             yield
     finally:
         for module in was_training:
             module.training = True
+
+
+@contextmanager
+def reference(model: Any) -> Iterator[None]:
+    """Inside, a LoRA policy is its own frozen reference: adapters off, dropout off, nothing differentiated."""
+    with evaluation(model), model.disable_adapter():
+        yield
