@@ -75,14 +75,29 @@ def test_a_weight_that_is_not_finite_stops_before_the_first_step(rows, quick):
         train(model, tokenizer, rows, config=quick())
 
 
-def test_a_run_that_diverges_stops_and_keeps_its_last_finite_checkpoint(rows, quick, tmp_path):
+def test_a_run_that_diverges_stops_and_saves_nothing_broken(rows, quick, tmp_path):
     config = quick(output=str(tmp_path), learning_rate=1e20, save_every=1, max_steps=9)
-    with pytest.raises(NotFiniteError, match=r"step [1-9]: .*not finite"):
+    with pytest.raises(NotFiniteError, match=r"step \d: .*not finite"):
         train(*tiny(), rows, config=config)
-    for path in (tmp_path / "checkpoints").iterdir():
-        checkpoint = loop.checkpoints._read(path)
-        assert all(torch.isfinite(value).all() for value in checkpoint.tensors["adapter"].values())
     assert not (tmp_path / "adapter").exists()
+
+
+@pytest.mark.parametrize("save_every, told", [(1, r"step 1: weight '.*lora_B.*' is not finite"), (9, "step 2: the loss of dataset:")])
+def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_path, monkeypatch):
+    policies = []
+    monkeypatch.setattr(loop, "dropout_in_adapters_only", policies.append)
+    append = run.Record.append
+
+    def append_and_break(self, row):
+        append(self, row)
+        if row["step"] == 1:
+            next(w for name, w in trainable(policies[0]).items() if "lora_B" in name).data.fill_(math.nan)
+
+    monkeypatch.setattr(run.Record, "append", append_and_break)
+    with pytest.raises(NotFiniteError, match=told):
+        train(*tiny(), rows, config=quick(output=str(tmp_path), save_every=save_every, max_steps=9, samples=0))
+    saved = loop.checkpoints.newest(tmp_path / "checkpoints")
+    assert (saved.step if saved else 0) == (1 if save_every == 1 else 0)
 
 
 def test_out_of_memory_halves_the_forward_and_keeps_the_update(rows, quick, monkeypatch, capsys):
