@@ -178,7 +178,9 @@ def check_data(arguments: Namespace) -> int:
 
     _, tokenizer = models.load(arguments.model)
     found = check(arguments.data, tokenizer, max_length=arguments.max_length)
-    print(found)
+    for finding in found.findings:
+        print(finding)
+    print(str(found) or "no fault found")
     return 2 if found.faults else 0
 
 

@@ -31,6 +31,7 @@ class TrainConfig:
         sample_tokens: longest such answer, in tokens.
         save_every: updates between checkpoints.
         keep: newest checkpoints to keep.
+        route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
         on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
         log_with: also send the metrics to this tracker, through accelerate.
@@ -42,7 +43,7 @@ class TrainConfig:
     epochs: float = 1.0
     max_steps: int | None = None
     batch_size: int = 32
-    tokens_per_forward: int = 2048
+    tokens_per_forward: int = 8192
     max_length: int = 1024
     learning_rate: float = 1e-4
     warmup_steps: int = 0
@@ -56,6 +57,7 @@ class TrainConfig:
     sample_tokens: int = 64
     save_every: int = 100
     keep: int = 2
+    route: Literal["auto", "segments", "mask", "rows"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     on_bad_row: Literal["stop", "skip"] = "stop"
     log_with: Literal["tensorboard", "wandb"] | None = None

@@ -92,14 +92,16 @@ def train(
     policy = models.with_adapters(
         model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
     ).to(accelerator.device)
-    scorer = Scorer(policy, config.max_length)
+    scorer = Scorer(policy, config.max_length, config.route)
     weights = models.trainable(policy)
     optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     total = config.max_steps or run.steps_in(config, len(training))
     history = History(policy, data=report, output=Path(config.output) if config.output else None)
     record = run.Record(history.output, config, method, settings, policy, tokenizer, encoded, report, scorer.route)
-    accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out; {scorer.route}")
+    accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out")
+    if scorer.obstacle:
+        accelerator.print(f"scoring by the slower route {scorer.route!r}: {scorer.obstacle}")
 
     shown = (held_out or training)[: config.samples]
     start = 0
@@ -222,7 +224,7 @@ def accumulate(
     return torch.cat(losses), joined(policies), joined(references) if references else None
 
 
-def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 2048) -> dict[str, Any]:
+def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 8192) -> dict[str, Any]:
     """Metrics of examples under policy and reference, ``{}`` if there are none. See :func:`pref_toolkit.metrics.preference`."""
     if not examples:
         return {}
