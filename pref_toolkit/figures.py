@@ -69,21 +69,26 @@ STYLE: dict[Any, Any] = {
 }
 
 
-def figure(panels: int = 1, *, width: float = 7.0, height: float = 3.6) -> tuple[Figure, Any]:
-    """An empty figure in the project's style.
+def figure(panels: int = 1, *, width: float | None = None, height: float = 3.3) -> tuple[Any, Any]:
+    """An empty picture in the project's style.
 
     Args:
-        panels: number of axes, side by side.
-        width: of the whole figure, inches.
-        height: of the whole figure, inches.
+        panels: number of axes. Several stand side by side where there is room, and below one another on a phone.
+        width: of each panel, inches; 5.8, or 3.5 if there are several.
+        height: of each panel, inches.
 
     Returns:
-        the figure, and its one ``Axes`` (or, with several panels, an array of them).
+        the ``Figure`` and its ``Axes``; with several panels a list of each, one figure to a panel.
     """
+    made = []
     with matplotlib.rc_context(STYLE):
-        fig = Figure(figsize=(width, height), layout="constrained")
-        FigureCanvasSVG(fig)
-        return fig, fig.subplots(1, panels)
+        for _ in range(panels):
+            fig = Figure(figsize=(width or (5.8 if panels == 1 else 3.5), height), layout="constrained")
+            FigureCanvasSVG(fig)
+            made.append((fig, fig.subplots()))
+    if panels == 1:
+        return made[0]
+    return [fig for fig, _ in made], [ax for _, ax in made]
 
 
 def _label(ax: Axes, xlabel: str, ylabel: str) -> None:
@@ -199,17 +204,18 @@ class Picture:
         return self.markup
 
 
-def show(fig: Figure, *, alt: str) -> Picture:
-    """A figure as inline SVG that follows the page's light or dark mode.
+def show(fig: Figure | Sequence[Figure], *, alt: str) -> Picture:
+    """A picture as inline SVG that follows the page's light or dark mode.
 
     Args:
-        fig: a figure made by :func:`figure`.
+        fig: what :func:`figure` made: a figure, or several that are the panels of one picture.
         alt: what the picture shows, for someone who cannot see it: say what is compared and what comes out.
 
     Raises:
         ValueError: if ``alt`` is empty.
     """
-    return Picture(f'<div class="pt-figure">{_CSS}{_markup([_tree(fig)], alt)}</div>')
+    figs = [fig] if isinstance(fig, Figure) else fig
+    return Picture(f'<div class="pt-figure">{_CSS}{_panels([[f] for f in figs], alt)}</div>')
 
 
 def slider(
@@ -221,8 +227,8 @@ def slider(
     alt: str,
     start: int = 0,
     panels: int = 1,
-    width: float = 7.0,
-    height: float = 3.6,
+    width: float | None = None,
+    height: float = 3.3,
 ) -> Picture:
     """A picture with a knob: one frame for each value, all drawn now, one of them visible.
 
@@ -230,15 +236,15 @@ def slider(
     All frames share one set of axis limits. What the frames have in common is stored once.
 
     Args:
-        draw: called as ``draw(ax, value)`` on empty axes (on an array of them if there are several panels).
+        draw: called as ``draw(ax, value)`` on empty axes (on a list of them if there are several panels).
         values: what the knob runs through, in order; at least two.
         label: the knob's name, for example ``"β (per nat)"``.
         say: one short line for a value, computed from it, for example ``lambda b: f"β = {b:.2f}"``.
         alt: what the picture shows, for someone who cannot see it.
         start: index of the value shown first.
-        panels: number of axes, side by side.
-        width: of the whole figure, inches.
-        height: of the whole figure, inches.
+        panels: number of axes, as in :func:`figure`.
+        width: of each panel, inches, as in :func:`figure`.
+        height: of each panel, inches.
 
     Raises:
         ValueError: if ``alt`` or ``label`` is empty, there are fewer than two values, or ``start`` is no index of them.
@@ -249,24 +255,25 @@ def slider(
         )
     if not label.strip():
         raise ValueError("a slider wants a label: the name of what it changes, with its unit")
-    drawn = []
+    drawn: list[Sequence[Figure]] = []
     for value in values:
         fig, ax = figure(panels, width=width, height=height)
         with matplotlib.rc_context(STYLE):
             draw(ax, value)
-        drawn.append(fig)
-    for same in zip(*(fig.axes for fig in drawn)):
-        same_x = [ax.get_xlim() for ax in same]
-        same_y = [ax.get_ylim() for ax in same]
-        for ax in same:
-            ax.set_xlim(min(a for a, _ in same_x), max(b for _, b in same_x))
-            ax.set_ylim(min(a for a, _ in same_y), max(b for _, b in same_y))
+        drawn.append([fig] if panels == 1 else fig)
+    frames = [list(panel) for panel in zip(*drawn)]
+    for panel in frames:
+        for same in zip(*(fig.axes for fig in panel)):
+            same_x, same_y = [ax.get_xlim() for ax in same], [ax.get_ylim() for ax in same]
+            for ax in same:
+                ax.set_xlim(min(a for a, _ in same_x), max(b for _, b in same_x))
+                ax.set_ylim(min(a for a, _ in same_y), max(b for _, b in same_y))
     spoken = [say(value) for value in values]
-    svg = _markup([_tree(fig) for fig in drawn], alt, start)
-    name = "pt-" + sha256(f"{label} {spoken} {svg}".encode()).hexdigest()[:10]
+    picture = _panels(frames, alt, start)
+    name = "pt-" + sha256(f"{label} {spoken} {picture}".encode()).hexdigest()[:10]
     script = _SLIDER_JS % (json.dumps(name), json.dumps(spoken).replace("</", "<\\/"))
     return Picture(
-        f'<div class="pt-figure" id="{name}">{_CSS}{svg}'
+        f'<div class="pt-figure" id="{name}">{_CSS}{picture}'
         f'<p class="pt-knob"><label for="{name}-knob">{html.escape(label)}</label> '
         f'<input type="range" id="{name}-knob" min="0" max="{len(values) - 1}" step="1" value="{start}" '
         f'autocomplete="off" aria-valuetext="{html.escape(spoken[start])}"> '
@@ -276,7 +283,7 @@ def slider(
 
 def facts(method: Method) -> Picture:
     """A row of the table of methods as an HTML table: loss, what it reads, hyperparameters with defaults, source."""
-    defaults = ", ".join(f"{name} = {value:g}" for name, value in method.hyperparameters.items())
+    defaults = ", ".join(f"{name} = {value}" for name, value in method.hyperparameters.items())
     rows = {
         "name": f"<code>{method.name}</code>",
         "loss per example": f"<code>{html.escape(method.formula)}</code>",
@@ -290,7 +297,8 @@ def facts(method: Method) -> Picture:
 
 # Sent with every picture, because a notebook or a report has no style sheet of ours.
 _CSS = (
-    "<style>.pt-figure svg{max-width:100%;height:auto}.pt-figure [data-frame]{display:none}"
+    "<style>.pt-panels{display:flex;flex-wrap:wrap;justify-content:center;gap:.5rem}"
+    ".pt-figure svg{max-width:100%;height:auto}.pt-figure [data-frame]{display:none}"
     ".pt-figure [data-frame].on{display:inline}.pt-knob{display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center}"
     ".pt-knob input{flex:1 1 12em;min-height:2em}</style>"
 )
@@ -325,10 +333,16 @@ def _tree(fig: Figure) -> Element:
     return root
 
 
-def _markup(frames: Sequence[Element], alt: str, start: int = 0) -> str:
-    """One ``<svg>`` for all frames: definitions first and once, then what is common, then what differs."""
+def _panels(frames: Sequence[Sequence[Figure]], alt: str, start: int = 0) -> str:
+    """The panels of a picture, each given as its frames, under one alt text."""
     if not alt.strip():
         raise ValueError("a figure wants alt text: one sentence that says what it shows")
+    svgs = "".join(_markup([_tree(fig) for fig in panel], start) for panel in frames)
+    return f'<div class="pt-panels" role="img" aria-label="{html.escape(alt)}">{svgs}</div>'
+
+
+def _markup(frames: Sequence[Element], start: int) -> str:
+    """One ``<svg>`` for all frames: definitions first and once, then what is common, then what differs."""
     definitions: dict[str, str] = {}
     for frame in frames:
         for parent in list(frame.iter()):
@@ -339,7 +353,7 @@ def _markup(frames: Sequence[Element], alt: str, start: int = 0) -> str:
     body = "".join(_merge(list(same), start) for same in zip_longest(*frames))
     box = frames[0].attrib["viewBox"]
     svg = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="{html.escape(alt)}" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" aria-hidden="true" '
         f'style="width:{float(box.split()[2]) / 72:.2f}in;stroke-linejoin:round;stroke-linecap:butt">'
         f"<defs>{''.join(definitions.values())}</defs>{body}</svg>"
     )
