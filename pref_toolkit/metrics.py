@@ -19,7 +19,7 @@ def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None
         reference: the same under the reference, or None where a method does without it: what needs it is then None.
 
     Returns:
-        Means over the B examples:
+        Means over the B examples, by name.
 
         - ``reward_accuracy``: share whose implicit reward ``l - r`` is higher for the chosen response, a tie counting half;
         - ``margin``: mean of ``D = (l_w - r_w) - (l_l - r_l)``, nats;
