@@ -182,7 +182,8 @@ def test_the_book_also_builds_with_sphinx_alone(tmp_path: Path) -> None:
     subprocess.run(jupyter_book, check=True, capture_output=True, timeout=60, env=clean_environment())
     sphinx = [sys.executable, "-m", "sphinx", "-W", "-n", "--keep-going", "-b", "html"]
     sphinx += ["-D", f"nb_execution_cache_path={book / '_build' / '.jupyter_cache'}", str(book), str(tmp_path / "html")]
-    done = subprocess.run(sphinx, capture_output=True, text=True, timeout=600, env=clean_environment())
+    extensions = {"PYTHONPATH": str(book / "_assets" / "sphinx")}  # the one thing that conf.py does not say
+    done = subprocess.run(sphinx, capture_output=True, text=True, timeout=600, env=clean_environment() | extensions)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     assert "Executing notebook" not in done.stdout + done.stderr
     assert {str(p.relative_to(tmp_path / "html").with_suffix("")) for p in (tmp_path / "html").rglob("*.html")} >= set(

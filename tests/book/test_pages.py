@@ -89,7 +89,9 @@ CONTRAST = """element => {
   return (pair[0] + .05) / (pair[1] + .05);
 }"""
 
+# An icon beside the words of its own button needs no name.
 UNNAMED = """() => [...document.querySelectorAll('img, svg')]
+  .filter(e => !(e.closest('button, summary') || e).textContent.trim())
   .filter(e => e.tagName === 'IMG' ? !e.alt : !e.getAttribute('aria-label')
     && !document.getElementById(e.getAttribute('aria-labelledby')) && e.getAttribute('aria-hidden') !== 'true')
   .map(e => e.outerHTML.slice(0, 200))"""
