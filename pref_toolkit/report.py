@@ -13,7 +13,11 @@ from pref_toolkit import figures
 # (title, unit, what is drawn); a curve with no number in it is left out.
 CURVES = [
     ("Loss", "loss (nats)", {"loss": "loss"}),
-    ("Chosen above rejected", "share of pairs", {"by implicit reward": "reward_accuracy", "by likelihood": "likelihood_accuracy"}),
+    (
+        "Chosen above rejected",
+        "share of pairs",
+        {"by implicit reward": "reward_accuracy", "by likelihood": "likelihood_accuracy"},
+    ),
     ("Margin of the implicit reward", "margin D (nats)", {"margin": "margin"}),
     (
         "Change of log-probability since step 0",

@@ -12,7 +12,9 @@ from packaging.specifiers import SpecifierSet
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKED = dict(
-    line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")
+    line.split("==")
+    for line in (ROOT / "constraints.txt").read_text().splitlines()
+    if line and not line.startswith("#")
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
 
@@ -22,7 +24,10 @@ def normal(name):
 
 
 def requirements(*extras):
-    return [Requirement(r) for r in PROJECT["dependencies"] + [x for e in extras for x in PROJECT["optional-dependencies"][e]]]
+    return [
+        Requirement(r)
+        for r in PROJECT["dependencies"] + [x for e in extras for x in PROJECT["optional-dependencies"][e]]
+    ]
 
 
 def test_every_direct_requirement_is_locked_within_its_range():

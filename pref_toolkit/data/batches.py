@@ -18,7 +18,6 @@ from torch import Tensor
 
 from pref_toolkit.data.tokens import Encoded
 
-
 Segments = list[tuple[int, int, list[tuple[int, int]]]]
 """For each prompt of a packed sequence: where it begins and ends, and where the inputs of each response begin and end."""
 
@@ -71,7 +70,10 @@ def packed_length(example: Encoded) -> int:
 
 def pack(examples: Sequence[Encoded]) -> Batch:
     """One sequence that holds every prompt once, followed by its responses."""
-    ids, positions, scored, segments = [], [], [], []
+    ids: list[int] = []
+    positions: list[int] = []
+    scored: list[int] = []
+    segments: Segments = []
     for example in examples:
         start, end = len(ids), len(ids) + len(example.prompt)
         ids += example.prompt

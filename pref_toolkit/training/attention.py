@@ -20,6 +20,7 @@ from pref_toolkit.data.batches import Segments
 
 SEGMENTS = "pref_toolkit_segments"
 
+
 def segment_attention(
     module: Any,
     query: Tensor,
@@ -54,7 +55,7 @@ def segment_attention(
         )
     if dropout or softcap is not None:
         raise ValueError("attention by segments has no dropout and no cap on its scores")
-    grouped = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scaling}
+    grouped: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scaling}
     parts = []
     for start, end, responses in segments:
         prompt_key, prompt_value = key[:, :, start:end], value[:, :, start:end]

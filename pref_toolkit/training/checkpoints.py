@@ -35,7 +35,9 @@ class Checkpoint:
     """Newer directories that did not verify, with the reason."""
 
 
-def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int) -> Path:
+def save(
+    directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int
+) -> Path:
     """Write a checkpoint, verify it, and only then drop all but the ``keep`` newest.
 
     Raises:
@@ -134,7 +136,11 @@ def _sync(path: Path) -> None:
 def rng_state() -> dict[str, Tensor]:
     """Torch's random state on the CPU and on every GPU."""
     state = {"cpu": torch.get_rng_state()}
-    return state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else state
+    return (
+        state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+        if torch.cuda.is_available()
+        else state
+    )
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:

@@ -64,7 +64,16 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         whole = {"batch_size": 1, "tokens_per_forward": 1, "max_length": 2, "lora_rank": 1, "save_every": 1, "keep": 1}
-        for name, least in {**whole, "held_out": 0, "samples": 0, "sample_tokens": 1, "warmup_steps": 0, "epochs": 0, "weight_decay": 0, "seed": 0}.items():
+        for name, least in {
+            **whole,
+            "held_out": 0,
+            "samples": 0,
+            "sample_tokens": 1,
+            "warmup_steps": 0,
+            "epochs": 0,
+            "weight_decay": 0,
+            "seed": 0,
+        }.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         for name in ("learning_rate", "max_grad_norm"):

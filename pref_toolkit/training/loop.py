@@ -42,8 +42,8 @@ class Terminated(SystemExit):
 class History:
     """What a run measured.
 
-    ``steps`` holds one dict per update, ``before`` and ``after`` the held-out examples' metrics, ``samples`` a few answers before
-    and after, ``data`` what was left out or changed of the data, ``model`` the trained policy, ``output`` its directory.
+    ``steps`` holds one dict per update, ``before`` and ``after`` the held-out examples' metrics, ``samples`` a few answers
+    before and after, ``data`` what was left out or changed of the data, ``model`` the trained policy, ``output`` its directory.
     """
 
     model: Any
@@ -115,7 +115,10 @@ def train(
         history.before = evaluate(scorer, held_out, accelerator.device, config.tokens_per_forward)
         with reference(policy):
             answers, _ = draw(scorer, tokenizer, shown, config, accelerator.device)
-        history.samples = [{"prompt": tokenizer.decode(e.prompt, skip_special_tokens=True), "before": a} for e, a in zip(shown, answers)]
+        history.samples = [
+            {"prompt": tokenizer.decode(e.prompt, skip_special_tokens=True), "before": a}
+            for e, a in zip(shown, answers)
+        ]
         record.write(before=history.before, samples=history.samples)
     if config.log_with:
         accelerator.init_trackers("pref_toolkit", config=record.facts())
@@ -129,7 +132,10 @@ def train(
 
     dropout_in_adapters_only(policy)
     forward_tokens = config.tokens_per_forward
-    with terminating() as stop, tqdm(total=total, initial=start, desc=method, disable=not accelerator.is_main_process) as bar:
+    with (
+        terminating() as stop,
+        tqdm(total=total, initial=start, desc=method, disable=not accelerator.is_main_process) as bar,
+    ):
         for step in range(start, total):
             began = time.perf_counter()
             batch = [training[i] for i in run.indices(step, config, len(training))]

@@ -73,7 +73,9 @@ def load(name: str, *, precision: str = "auto") -> tuple[Any, Any]:
         ModelError: if there is no such model, or an adapter does not belong to its base.
     """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": torch.bfloat16 if bf16 else torch.float32}[precision]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": torch.bfloat16 if bf16 else torch.float32}[
+        precision
+    ]
     adapter = _adapter_directory(Path(name))
     if adapter is not None:
         base, made_for = _base_of(adapter)
@@ -84,7 +86,7 @@ def load(name: str, *, precision: str = "auto") -> tuple[Any, Any]:
             return PeftModel.from_pretrained(model, str(adapter)), tokenizer
     if name == "tiny":
         model, tokenizer = tiny()
-        model = model.to(dtype)
+        model = model.to(dtype)  # type: ignore[arg-type]  # the library's own annotation of `to` is off
     else:
         source = str(LAB) if name == "lab" else name
         try:

@@ -15,7 +15,6 @@ from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import attention
 
-
 Route = Literal["auto", "segments", "mask", "rows"]
 """How responses travel: packed behind their prompt, with attention by segments or through a mask; or a row to each."""
 
@@ -39,7 +38,7 @@ class Scorer(nn.Module):
 
     def __init__(self, model: nn.Module, longest: int, route: Route = "auto") -> None:
         super().__init__()
-        self.model = model
+        self.model: Any = model
         self.obstacle: str | None = None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
@@ -63,12 +62,15 @@ class Scorer(nn.Module):
 
     def _logits(self, batch: Batch) -> Tensor:
         """``(N, V)`` logits of the scored positions."""
-        inputs = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
         if self.route == "rows":
             return self.model(attention_mask=batch.present, **inputs).logits.flatten(0, 1)[batch.scored]
         if self.route == "segments":
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
-            inputs |= {"attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device), "segments": batch.segments}
+            inputs |= {
+                "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
+                "segments": batch.segments,
+            }
         else:
             # Additive, because eager attention would add a boolean mask as zeros and ones.
             dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
@@ -95,8 +97,8 @@ class Scorer(nn.Module):
         return obstacle
 
     def _attend_with(self, implementation: str) -> None:
-        model: Any = self.model
-        (model.get_base_model() if isinstance(model, PeftModel) else model).set_attn_implementation(implementation)
+        base: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        base.set_attn_implementation(implementation)
 
     def _trial(self) -> str | None:
         """Score random tokens shared and alone; they must differ far less than two prompts do."""

@@ -10,7 +10,11 @@ from pref_toolkit import TrainConfig
 def rows():
     """Twelve pairs of ragged lengths."""
     return [
-        {"prompt": f"question {i} " * (1 + i % 3), "chosen": "yes " * (1 + i % 4) + str(i), "rejected": "no " * (1 + i % 5)}
+        {
+            "prompt": f"question {i} " * (1 + i % 3),
+            "chosen": "yes " * (1 + i % 4) + str(i),
+            "rejected": "no " * (1 + i % 5),
+        }
         for i in range(12)
     ]
 

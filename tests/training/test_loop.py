@@ -82,7 +82,9 @@ def test_a_run_that_diverges_stops_and_saves_nothing_broken(rows, quick, tmp_pat
     assert not (tmp_path / "adapter").exists()
 
 
-@pytest.mark.parametrize("save_every, told", [(1, r"step 1: weight '.*lora_B.*' is not finite"), (9, "step 2: the loss of dataset:")])
+@pytest.mark.parametrize(
+    "save_every, told", [(1, r"step 1: weight '.*lora_B.*' is not finite"), (9, "step 2: the loss of dataset:")]
+)
 def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_path, monkeypatch):
     policies = []
     monkeypatch.setattr(loop, "dropout_in_adapters_only", policies.append)
@@ -101,7 +103,9 @@ def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_
 
 
 def test_out_of_memory_halves_the_forward_and_keeps_the_update(rows, quick, monkeypatch, capsys):
-    expected = {n: w.grad for n, w in trainable(train(*tiny(), rows, config=quick(max_steps=1, held_out=0)).model).items()}
+    expected = {
+        n: w.grad for n, w in trainable(train(*tiny(), rows, config=quick(max_steps=1, held_out=0)).model).items()
+    }
     forward = Scorer.forward
 
     def short_of_memory(self, batch):

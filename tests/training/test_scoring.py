@@ -13,12 +13,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from pref_toolkit.data.batches import pack, separate
+from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.training.models import tiny, with_adapters
 from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
 
-SMALL = dict(vocab_size=61, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPES = {
     "llama": LlamaConfig(**SMALL, num_key_value_heads=2),
     "llama eager": LlamaConfig(**SMALL, attn_implementation="eager"),
@@ -84,7 +84,9 @@ def test_generation_is_not_disturbed_by_the_route():
     assert Scorer(model, 64).route == "segments"
     ids, mask = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
     one, other = (
-        m.generate(input_ids=ids, attention_mask=mask, max_new_tokens=9, do_sample=False, pad_token_id=0, eos_token_id=60)
+        m.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=9, do_sample=False, pad_token_id=0, eos_token_id=60
+        )
         for m in (model, fresh)
     )
     assert torch.equal(one, other)
@@ -97,7 +99,10 @@ def test_scores_equal_those_of_a_batch_padded_on_either_side(shape, side):
     sequences = [(e.prompt, r) for e in examples for r in e.responses]
     width = max(len(p) + len(r) for p, r in sequences)
     sums = []
-    ids, mask = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width, dtype=torch.long)
+    ids, mask = (
+        torch.zeros(len(sequences), width, dtype=torch.long),
+        torch.zeros(len(sequences), width, dtype=torch.long),
+    )
     for n, (prompt, response) in enumerate(sequences):
         text = torch.tensor(prompt + response)
         where = slice(width - len(text), width) if side == "left" else slice(0, len(text))
