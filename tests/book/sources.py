@@ -49,7 +49,7 @@ class Page:
     def cells(self) -> list[str]:
         """The code of each cell, without its options."""
         found = re.findall(r"^```\{code-cell\}.*?\n(.*?)^```$", self.text, flags=re.S | re.M)
-        return [re.sub(r"\A(---\n.*?^---\n|(:.*\n)+)", "", cell, flags=re.S | re.M) for cell in found]
+        return [re.sub(r"\A(---\n.*?^---\n|(:[^\n]*\n)+)", "", cell, flags=re.S | re.M) for cell in found]
 
     @cached_property
     def calls(self) -> list[ast.Call]:
