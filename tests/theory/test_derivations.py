@@ -33,11 +33,12 @@ def changed(name, k, statement):
 
 
 def falsehoods(statement):
-    """The statement with a sign flipped, with a factor 2 and shifted by 1."""
+    """The statement with a sign flipped, with a factor 2, shifted by 1, and with each symbol on the right doubled."""
     left, right = statement.args
     if not isinstance(statement, sp.Equality):
         return [statement.func(-left, right, evaluate=False)]
     wrong = [right + 1] if right == 0 else [-right, 2 * right, right + 1]
+    wrong += [right.xreplace({x: 2 * x}) for x in right.free_symbols if not x.is_integer]
     return [sp.Eq(left, w, evaluate=False) for w in wrong]
 
 

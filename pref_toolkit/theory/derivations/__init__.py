@@ -12,11 +12,14 @@ differentiated away from its kink.
 
 from pref_toolkit.theory.derivations.derivation import Derivation, DerivationError, Step
 from pref_toolkit.theory.derivations.dpo import dpo
+from pref_toolkit.theory.derivations.ipo import ipo
 from pref_toolkit.theory.derivations.preferences import bradley_terry
+from pref_toolkit.theory.derivations.ranking import hinge_dpo, slic_hf
+from pref_toolkit.theory.derivations.reference_free import orpo
 from pref_toolkit.theory.derivations.rlhf_optimum import rlhf
 from pref_toolkit.theory.derivations.simpo import simpo
 
-ALL: dict[str, Derivation] = {d.name: d for d in (bradley_terry, rlhf, dpo, simpo)}
+ALL: dict[str, Derivation] = {d.name: d for d in (bradley_terry, rlhf, dpo, ipo, hinge_dpo, slic_hf, simpo, orpo)}
 """Every derivation by the name of its method, and ``rlhf``."""
 
 __all__ = ["ALL", "Derivation", "DerivationError", "Step"]

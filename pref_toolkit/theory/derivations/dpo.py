@@ -5,6 +5,7 @@ from __future__ import annotations
 import sympy as sp
 
 from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, positive
+from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import D, L, beta, l_l, l_w, r_l, r_w, rho_l, rho_w, s_l, s_w, sigma
 
 Z, p, q, a = sp.symbols("Z p q a", positive=True)
@@ -16,12 +17,7 @@ dpo = Derivation(
     name="dpo",
     title="DPO: from the optimum of RLHF to a loss on pairs",
     steps=(
-        define(
-            rho_w,
-            l_w - r_w,
-            "How much likelier than under the reference the policy makes the chosen response, in nats.",
-        ),
-        define(rho_l, l_l - r_l, "The same for the rejected one."),
+        *MARGIN,
         define(
             s_w,
             beta * rho_w + beta * sp.log(Z),
@@ -29,10 +25,7 @@ dpo = Derivation(
             "score: $r$ "
             "is the reference's log-probability.",
         ),
-        define(s_l, beta * rho_l + beta * sp.log(Z), "And of the rejected one, with the same $Z$: one prompt."),
-        define(
-            D, rho_w - rho_l, "The margin: how much more than the reference the policy prefers the chosen response."
-        ),
+        define(s_l, beta * rho_l + beta * sp.log(Z), "That of the rejected one, with the same $Z$: one prompt."),
         equal(s_w - s_l, beta * D, "The rewards' difference needs no $Z$."),
         define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on these rewards."),
         equal(loss, -sp.log(sigma(beta * D)), "The loss, as implemented."),

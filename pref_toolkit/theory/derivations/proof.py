@@ -48,11 +48,25 @@ def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
     return sp.exp(sp.expand(exponent * sp.expand_log(sp.log(base))))
 
 
+def _log_of_factors(t: sp.Expr) -> sp.Expr:
+    """``log t`` as a sum over the factors of ``t``, each up to its sign: ``log t`` is real, so it is ``log |t|``."""
+    result = sp.Integer(0)
+    for factor in sp.Mul.make_args(sp.factor(sp.expand(t))):
+        base, exponent = factor.as_base_exp()
+        if base == sp.E:
+            result += exponent
+        elif base.is_Number:
+            result += exponent * sp.expand_log(sp.log(abs(base)), factor=True)
+        else:
+            result += exponent * sp.log(-base if base.could_extract_minus_sign() else base)
+    return result
+
+
 def normal(expr: sp.Expr) -> sp.Expr:
     """Logarithms of products become sums, sums over an index are pulled apart, and the rest is cancelled."""
     expr = sp.expand(expr.replace(sp.Pow, _as_exponential), log=False)
     expr = expr.replace(lambda e: isinstance(e, sp.Sum), _pull_out)
-    expr = expr.replace(sp.log, lambda t: sp.expand_log(sp.log(sp.factor(sp.expand(t)))))
+    expr = expr.replace(sp.log, _log_of_factors)
     return sp.cancel(sp.together(sp.expand(expr)))
 
 

@@ -1,0 +1,76 @@
+"""IPO: the regularised chance of being preferred, its optimum, and the square that has the same optimum."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal
+from pref_toolkit.theory.derivations.margin import MARGIN
+from pref_toolkit.theory.derivations.symbols import D, L, l_l, l_w, r_l, r_w, sigma, tau
+
+Z, P_w, P_l, p = sp.symbols("Z P_w P_l p", positive=True)
+d, h = sp.symbols("d h", real=True)
+flipped = sp.Function(r"\mathcal{L}_p", real=True)
+once, both = (sp.Function(name, real=True) for name in (r"\mathcal{L}_1", r"\mathcal{L}_2"))
+
+loss = L(l_w, l_l)
+target = 1 / (2 * tau)
+
+ipo = Derivation(
+    name="ipo",
+    title="IPO: preferences themselves, regularised, without a reward in between",
+    steps=(
+        *MARGIN,
+        argue(
+            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\, p(y \succ \mu) - \tau\, \mathrm{KL}(\pi \,\Vert\, "
+            r"\pi_{\mathrm{ref}})",
+            "The objective is that of RLHF with the chance $p(y \\succ \\mu)$ of beating a response of $\\mu$ "
+            "where the "
+            "reward was, and $\\tau$ where $\\beta$ was. So its optimum is the reference, tilted by that chance.",
+        ),
+        define(
+            h,
+            sp.log(sp.exp(r_w + P_w / tau) / Z) - sp.log(sp.exp(r_l + P_l / tau) / Z) - r_w + r_l,
+            "The margin of that optimum, if $P_w$ and $P_l$ are the two responses' chances.",
+        ),
+        equal(h, (P_w - P_l) / tau, "It is the difference of two chances: bounded by $1 / \\tau$, whatever the data."),
+        define(
+            once(d),
+            (d - 1 / tau) ** 2,
+            "Chances are unknown. Sampled labels stand in: 1 for a response that won, against 0 for one that lost,",
+        ),
+        define(
+            both(d),
+            (once(d) + d**2) / 2,
+            "and each pair is used both ways round, with label 1 as it stands and with label 0 swapped.",
+        ),
+        define(loss, both(D) - sp.Rational(1, 4) / tau**2, "The loss is that, less a constant."),
+        equal(loss, (D - target) ** 2, "The square is completed. The loss, as implemented."),
+        equal(sp.Derivative(loss, l_w), 2 * (D - target), "A pull of the size of the error, towards a finite margin,"),
+        equal(sp.Derivative(loss, l_l), -2 * (D - target), "and the opposite one on the rejected response:"),
+        equal(
+            sp.Subs(sp.Derivative(loss, l_w), l_w, r_w + l_l - r_l + target),
+            sp.Integer(0),
+            "at the margin $1 / (2\\tau)$ it stops. DPO's never does.",
+        ),
+        equal(L(r_w, r_l), 1 / (4 * tau**2), "The loss at the reference."),
+        define(
+            flipped(d),
+            p * (d - target) ** 2 + (1 - p) * (-d - target) ** 2,
+            "If the first response of a pair wins with probability $p$, the expected loss at margin $d$",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(flipped(d), d), d, (p - (1 - p)) / (2 * tau)),
+            sp.Integer(0),
+            "is least at a margin in proportion to the difference of the two chances,",
+        ),
+        equal(sp.Derivative(flipped(d), (d, 2)), sp.Integer(2), "and only there: the second derivative is positive."),
+        equal(
+            sp.exp(target) / 2 / (sp.exp(target) / 2 + sp.Rational(1, 2)),
+            sigma(target),
+            "Two responses, a uniform reference, a preference never contradicted: the winner's probability stays "
+            "below 1.",
+        ),
+    ),
+    assumptions=("The policy can represent the optimum.", "Each pair's label is drawn with the true chance."),
+)

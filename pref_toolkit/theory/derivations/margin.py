@@ -1,0 +1,14 @@
+"""The three lines with which every loss on the margin begins."""
+
+from __future__ import annotations
+
+from pref_toolkit.theory.derivations.derivation import define
+from pref_toolkit.theory.derivations.symbols import D, l_l, l_w, r_l, r_w, rho_l, rho_w
+
+MARGIN = (
+    define(
+        rho_w, l_w - r_w, "How much likelier the policy makes the chosen response than the reference does, in nats."
+    ),
+    define(rho_l, l_l - r_l, "The same for the rejected one."),
+    define(D, rho_w - rho_l, "The margin: how much more than the reference the policy prefers the chosen response."),
+)

@@ -1,0 +1,56 @@
+"""Losses without a reference that keep a supervised term: ORPO."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, define, equal
+from pref_toolkit.theory.derivations.symbols import L, lam, n_l, n_w, sigma
+
+# Odds need probabilities strictly below 1.
+l_w, l_l, t, c = sp.symbols("l_w l_l t c", negative=True)
+p_w, p_l = sp.symbols("p_w p_l", positive=True)
+g = sp.Symbol("g", real=True)
+odds, logit = (sp.Function(name, real=True) for name in (r"\mathrm{odds}", r"\mathrm{logit}"))
+
+loss = L(l_w, l_l)
+
+orpo = Derivation(
+    name="orpo",
+    title="ORPO: supervised tuning plus the odds ratio of the two responses",
+    steps=(
+        define(p_w, sp.exp(l_w / n_w), "The chosen response's probability per token, as a geometric mean."),
+        define(p_l, sp.exp(l_l / n_l), "The rejected one's."),
+        define(odds(t), sp.exp(t) / (1 - sp.exp(t)), "The odds of something with log-probability $t$,"),
+        define(logit(t), t - sp.log(1 - sp.exp(t)), "and their logarithm:"),
+        equal(sp.log(odds(t)), logit(t), "it is what the code computes."),
+        define(g, logit(l_w / n_w) - logit(l_l / n_l), "The logarithm of the ratio of odds."),
+        define(
+            loss,
+            -sp.log(p_w) + lam * sp.log(1 + odds(l_l / n_l) / odds(l_w / n_w)),
+            "The supervised loss of the chosen response, and a penalty on the rejected one's odds against it.",
+        ),
+        equal(loss, -l_w / n_w - lam * sp.log(sigma(g)), "The loss, as implemented."),
+        equal(
+            sp.Derivative(logit(t), t),
+            1 / (1 - sp.exp(t)),
+            "The slope of the log-odds grows without bound as $t \\to 0$.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            -(1 + lam * sigma(-g) / (1 - p_w)) / n_w,
+            "The chosen response is lifted, by the supervised term alone once the odds agree;",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            lam * sigma(-g) / (1 - p_l) / n_l,
+            "the rejected one is lowered, the harder the likelier it still is.",
+        ),
+        equal(
+            L(c * n_w, c * n_l),
+            -c + lam * sp.log(2),
+            "Where both means are the same.",
+        ),
+    ),
+    assumptions=("No response has probability 1.",),
+)
