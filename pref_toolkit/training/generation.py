@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
+from peft import PeftModel
 from tqdm import tqdm
+from transformers import GenerationConfig
 
 from pref_toolkit.data import encode_prompt
 from pref_toolkit.training.models import NotFiniteError
@@ -25,6 +28,9 @@ def sample(
 ) -> list[list[int]]:
     """Responses in token ids, each ending in EOS unless it was cut at ``max_new_tokens``.
 
+    These are samples of the policy itself, whose log-probabilities the losses read. Of a model's ``generation_config`` only the
+    further end tokens count; its top-k, penalties and suppressed tokens would make another policy of it.
+
     Args:
         model: any causal language model of transformers, or a PeftModel around one.
         tokenizer: for its EOS.
@@ -38,16 +44,26 @@ def sample(
         One list of ids for each prompt, in order.
 
     Raises:
+        ValueError: if ``max_new_tokens`` is below 1, or the temperature is negative or not finite.
         NotFiniteError: if the model's probabilities are not finite.
     """
+    if max_new_tokens < 1:
+        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}")
+    if not 0 <= temperature < float("inf"):
+        raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}")
+    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model  # holds the adapters too
     eos = tokenizer.eos_token_id
+    ends = sorted({eos, *_ids(base.generation_config.eos_token_id)})
     device = next(model.parameters()).device
-    settings: dict[str, Any] = {"do_sample": temperature > 0, "max_new_tokens": max_new_tokens}
+    settings = GenerationConfig(
+        do_sample=temperature > 0, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=eos
+    )
     if temperature > 0:
-        settings |= {"temperature": temperature, "top_k": 0, "top_p": 1.0}
+        settings.update(temperature=temperature, top_k=0, top_p=1.0)
     responses: list[list[int]] = []
     starts = range(0, len(prompts), batch_size)
-    with evaluation(model), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    with evaluation(model), _generation_config(base, settings), random_state:
         torch.manual_seed(seed)
         for start in tqdm(starts, desc="samples", leave=False, disable=len(starts) < 2):
             group = prompts[start : start + batch_size]
@@ -55,20 +71,36 @@ def sample(
             ids = torch.tensor([[eos] * (width - len(p)) + p for p in group], device=device)
             seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in group], device=device)
             try:
-                out = model.generate(input_ids=ids, attention_mask=seen, eos_token_id=eos, pad_token_id=eos, **settings)
+                out = base.generate(input_ids=ids, attention_mask=seen)
             except RuntimeError as error:
                 if "probability tensor" not in str(error):
                     raise
                 raise NotFiniteError("the probabilities of the next token are not finite") from None
-            responses += [_until(row, eos) for row in out[:, width:].tolist()]
+            responses += [_until(row, ends) for row in out[:, width:].tolist()]
     return responses
 
 
-def _until(ids: list[int], eos: int) -> list[int]:
-    return ids[: ids.index(eos) + 1] if eos in ids else ids
+@contextmanager
+def _generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Inside, the model's own settings are replaced: those handed to ``generate`` would be completed by them."""
+    before, model.generation_config = model.generation_config, settings
+    try:
+        yield
+    finally:
+        model.generation_config = before
+
+
+def _ids(one_or_more: int | list[int] | None) -> list[int]:
+    return [one_or_more] if isinstance(one_or_more, int) else one_or_more or []
+
+
+def _until(ids: list[int], ends: list[int]) -> list[int]:
+    """The ids up to the first end token, which is kept."""
+    return next((ids[: i + 1] for i, token in enumerate(ids) if token in ends), ids)
 
 
 def generate(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
     """Answers as text to prompts as text or chat messages; settings as in :func:`sample`."""
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
-    return [tokenizer.decode(r, skip_special_tokens=True) for r in sample(model, tokenizer, ids, **settings)]
+    responses = sample(model, tokenizer, ids, **settings)
+    return [tokenizer.decode(r, skip_special_tokens=True, clean_up_tokenization_spaces=False) for r in responses]

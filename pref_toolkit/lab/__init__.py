@@ -1,0 +1,23 @@
+"""A small language whose true reward is known, so that accuracy, win rate and KL are measured and not judged."""
+
+from pref_toolkit.lab.annotators import Annotator
+from pref_toolkit.lab.evaluation import describe, evaluate
+from pref_toolkit.lab.language import gold, politeness, prompts, words
+from pref_toolkit.lab.reward_kl import frontier, optimum
+from pref_toolkit.lab.sampling import pairs
+from pref_toolkit.lab.shipped import MODEL_PATH, load
+
+__all__ = [
+    "MODEL_PATH",
+    "Annotator",
+    "describe",
+    "evaluate",
+    "frontier",
+    "gold",
+    "load",
+    "optimum",
+    "pairs",
+    "politeness",
+    "prompts",
+    "words",
+]

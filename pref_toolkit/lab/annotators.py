@@ -1,0 +1,52 @@
+"""Who prefers what: annotators with a known error rate and known biases."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+from pref_toolkit.lab.language import gold, politeness, words
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """A Bradley-Terry annotator: prefers y to y' with probability ``sigmoid(r(y) - r(y'))``, where
+
+        r = log((1 - error) / error) * gold + length_bias * words + politeness_bias * politeness
+
+    Without biases the right response loses to a wrong one with probability ``error``, and two right or two wrong responses
+    are a toss-up. So the reward that the preferences express is known, and with biases it is not the gold reward.
+
+    Args:
+        error: between 0 and 1; 0 never errs, whatever the biases.
+        length_bias: nats for each word.
+        politeness_bias: nats for saying thanks.
+    """
+
+    error: float = 0.1
+    length_bias: float = 0.0
+    politeness_bias: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.error <= 1:
+            raise ValueError(f"error must lie between 0 and 1, got {self.error!r}")
+        for name in ("length_bias", "politeness_bias"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r}")
+
+    def probability(self, prompt: str, first: str, second: str) -> float:
+        """That the first of two responses is preferred."""
+        better = gold(prompt, first) - gold(prompt, second)
+        if better != 0 and self.error in (0, 1):  # an infinite gap in reward
+            return float((better > 0) == (self.error == 0))
+        margin = self.length_bias * (words(first) - words(second))
+        margin += self.politeness_bias * (politeness(first) - politeness(second))
+        if better != 0:
+            margin += better * math.log((1 - self.error) / self.error)
+        return 1 / (1 + math.exp(-margin)) if margin >= 0 else 1 - 1 / (1 + math.exp(margin))
+
+    def choose(self, prompt: str, first: str, second: str, rng: random.Random) -> tuple[str, str]:
+        """Two responses as (chosen, rejected)."""
+        preferred = rng.random() < self.probability(prompt, first, second)
+        return (first, second) if preferred else (second, first)

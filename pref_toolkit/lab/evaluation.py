@@ -1,0 +1,132 @@
+"""A policy trained in the lab against the supervised model it came from, on prompts that neither was trained on."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pref_toolkit import metrics
+from pref_toolkit.data import encode_prompt
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.lab import shipped
+from pref_toolkit.lab.language import answer, gold, politeness, prompts, said_in_every_style
+from pref_toolkit.lab.reward_kl import frontier
+from pref_toolkit.training.generation import sample
+from pref_toolkit.training.scoring import Scorer, evaluation
+
+PROMPTS_AT_ONCE = 128
+
+
+def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, Any]:
+    """Measure a policy on ``n`` unseen prompts, one sample at temperature 1 from it and one from the supervised model to each.
+
+    Args:
+        model: a policy trained from the lab's supervised model, or that model itself.
+        tokenizer: the lab's.
+        n: prompts, at most as many as the test split has.
+        seed: of the prompts and samples.
+
+    Returns:
+        A dict that JSON can hold.
+
+        - ``n``: number of prompts.
+        - ``before``, ``after``: of the supervised model and of the policy: ``accuracy`` (mean gold reward), its
+          ``accuracy_interval`` (95 %, Wilson), mean ``length`` in tokens, EOS included, and ``politeness``, the share that
+          says thanks.
+        - ``win_rate``: how often the policy's gold reward beats the supervised model's, a tie counting half;
+          ``win_rate_interval`` (95 %, Wilson; wider than need be, because ties vary less than wins).
+        - ``kl``: KL(policy || supervised) in nats a response, the mean log-ratio of the policy's samples; ``kl_error``, its
+          standard error.
+        - ``chance``: the supervised model's mean chance of being right, summed exactly over the right responses of the grammar.
+        - ``frontier``: the best accuracy that any policy has at this KL, see :func:`pref_toolkit.lab.frontier`;
+          ``distance``, how far below it the policy's accuracy is.
+
+    Raises:
+        ValueError: if the tokenizer is not the lab's, or there are not as many unseen prompts.
+    """
+    supervised, own = shipped.load()
+    if tokenizer.get_vocab() != own.get_vocab():
+        raise ValueError("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
+    supervised.to(next(model.parameters()).device)
+    rng = random.Random(seed)
+    asked = prompts(n, rng.getrandbits(32), "test")
+    if len(set(asked)) < n:
+        raise ValueError(f"the lab has {len(set(asked))} unseen prompts, fewer than n={n}")
+    prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in asked]
+    answers = {
+        name: sample(m, tokenizer, prompt_ids, max_new_tokens=shipped.LONGEST, seed=rng.getrandbits(32), batch_size=512)
+        for name, m in (("before", supervised), ("after", model))
+    }
+    texts = {name: [tokenizer.decode(a, skip_special_tokens=True) for a in said] for name, said in answers.items()}
+    rewards = {name: [gold(p, text) for p, text in zip(asked, said)] for name, said in texts.items()}
+    wins = sum((after > before) + 0.5 * (after == before) for before, after in zip(rewards["before"], rewards["after"]))
+    drawn = [Encoded(p, [a], where=text) for p, a, text in zip(prompt_ids, answers["after"], asked)]
+    kl, kl_error = metrics.sampled_kl(_sums(model, drawn)[:, 0], _sums(supervised, drawn)[:, 0])
+    chances = chances_of_being_right(supervised, tokenizer, asked)
+    best = frontier(chances, max(0.0, kl))
+    return {
+        "n": n,
+        **{name: _described(texts[name], rewards[name], answers[name]) for name in ("before", "after")},
+        "win_rate": wins / n,
+        "win_rate_interval": list(metrics.wilson(wins, n)),
+        "kl": kl,
+        "kl_error": kl_error,
+        "chance": sum(chances) / n,
+        "frontier": best,
+        "distance": best - sum(rewards["after"]) / n,
+    }
+
+
+def chances_of_being_right(model: Any, tokenizer: Any, asked: list[str]) -> list[float]:
+    """The model's chance of a right response to each prompt, summed over the nine right responses of the grammar.
+
+    A right number in words that are not the grammar's (``"is 39"``) is left out: the sum is a lower bound, and for the
+    supervised model a tight one.
+    """
+    examples = []
+    for prompt in asked:
+        right = tokenizer(said_in_every_style(answer(prompt)), add_special_tokens=False).input_ids
+        ended = [[*ids, tokenizer.eos_token_id] for ids in right]
+        examples.append(Encoded(encode_prompt(tokenizer, prompt), ended, where=prompt))
+    return _sums(model, examples).double().exp().sum(-1).tolist()
+
+
+def _sums(model: Any, examples: list[Encoded]) -> Tensor:
+    """``(B, K)`` log-probabilities of responses in nats. In padded rows: nothing is faster for texts this short."""
+    longest = max(len(e.prompt) + len(r) for e in examples for r in e.responses)
+    scorer = Scorer(model, longest, route="rows")
+    device = next(model.parameters()).device
+    parts = [examples[i : i + PROMPTS_AT_ONCE] for i in range(0, len(examples), PROMPTS_AT_ONCE)]
+    with evaluation(model):
+        return torch.cat([scorer(scorer.collate(part).to(device)) for part in parts])
+
+
+def _described(texts: list[str], rewards: list[float], ids: list[list[int]]) -> dict[str, Any]:
+    n = len(texts)
+    return {
+        "accuracy": sum(rewards) / n,
+        "accuracy_interval": list(metrics.wilson(sum(rewards), n)),
+        "length": sum(map(len, ids)) / n,
+        "politeness": sum(map(politeness, texts)) / n,
+    }
+
+
+def describe(judged: dict[str, Any]) -> str:
+    """What :func:`evaluate` measured, as a few lines to print."""
+    before, after = judged["before"], judged["after"]
+    share = lambda value, interval: f"{value:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
+    return "\n".join(
+        [
+            f"on {judged['n']} unseen prompts, 95 % intervals in brackets",
+            f"  gold accuracy      {share(before['accuracy'], before['accuracy_interval'])} supervised, "
+            f"{share(after['accuracy'], after['accuracy_interval'])} trained",
+            f"  gold win rate      {share(judged['win_rate'], judged['win_rate_interval'])} against the supervised model",
+            f"  response length    {before['length']:.2f} -> {after['length']:.2f} tokens",
+            f"  says thanks        {before['politeness']:.1%} -> {after['politeness']:.1%}",
+            f"  KL to supervised   {judged['kl']:.3f} nats, standard error {judged['kl_error']:.3f}",
+            f"  best at this KL    {judged['frontier']:.1%}, {judged['distance']:.1%} above the trained model",
+        ]
+    )

@@ -1,0 +1,63 @@
+"""Preference pairs: two responses to a prompt, and an annotator's choice."""
+
+from __future__ import annotations
+
+import random
+from typing import Literal
+
+from pref_toolkit.lab import shipped
+from pref_toolkit.lab.annotators import Annotator
+from pref_toolkit.lab.language import LARGEST, SMALLEST, answer, prompts, said_in_every_style
+from pref_toolkit.training.generation import generate
+
+
+def pairs(
+    n: int, *, seed: int = 0, annotator: Annotator | None = None, policy: Literal["on", "off"] = "on"
+) -> list[dict[str, str]]:
+    """``n`` rows ``{"prompt", "chosen", "rejected"}`` on prompts of the train split.
+
+    Args:
+        n: number of pairs. No prompt comes twice before every prompt of the split has come once.
+        seed: of the prompts, the responses and the annotator.
+        annotator: who chooses; ``Annotator()`` if not given.
+        policy: where the two different responses come from. ``"on"``: samples of the supervised model, temperature 1.
+            ``"off"``: the grammar, every style as likely as another, right half of the time, else any wrong sum.
+    """
+    if policy not in ("on", "off"):
+        raise ValueError(f"policy is 'on' or 'off', got {policy!r}")
+    annotator = annotator or Annotator()
+    rng = random.Random(seed)
+    asked = prompts(n, rng.getrandbits(32))
+    drawn = _from_model(asked, rng) if policy == "on" else [_from_grammar(prompt, rng) for prompt in asked]
+    rows = []
+    for prompt, (first, second) in zip(asked, drawn):
+        chosen, rejected = annotator.choose(prompt, first, second, rng)
+        rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
+    return rows
+
+
+def _from_model(asked: list[str], rng: random.Random) -> list[tuple[str, str]]:
+    """Two samples to each prompt, drawn again together until they differ: what an annotator is shown."""
+    model, tokenizer = shipped.load()
+    drawn = [("", "")] * len(asked)
+    while equal := [i for i, (first, second) in enumerate(drawn) if first == second]:
+        twice = [asked[i] for i in equal for _ in range(2)]
+        seed = rng.getrandbits(32)
+        said = generate(model, tokenizer, twice, max_new_tokens=shipped.LONGEST, seed=seed, batch_size=512)
+        for i, first, second in zip(equal, said[::2], said[1::2]):
+            drawn[i] = (first, second)
+    return drawn
+
+
+def _from_grammar(prompt: str, rng: random.Random) -> tuple[str, str]:
+    first = second = _response(prompt, rng)
+    while second == first:
+        second = _response(prompt, rng)
+    return first, second
+
+
+def _response(prompt: str, rng: random.Random) -> str:
+    number = answer(prompt)
+    if rng.random() < 0.5:
+        number = rng.choice([wrong for wrong in range(2 * SMALLEST, 2 * LARGEST + 1) if wrong != number])
+    return rng.choice(said_in_every_style(number))

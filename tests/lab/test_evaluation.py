@@ -1,0 +1,104 @@
+"""What the lab says of a policy, against what is known of it."""
+
+import json
+import math
+
+import pytest
+import torch
+
+from pref_toolkit import lab
+from pref_toolkit.lab.evaluation import chances_of_being_right
+from pref_toolkit.training import models
+
+
+def test_the_supervised_model_is_its_own_equal():
+    model, tokenizer = lab.load()
+    judged = lab.evaluate(model, tokenizer, n=400, seed=0)
+    assert judged["kl"] == 0 and judged["kl_error"] == 0
+    assert judged["win_rate_interval"][0] < 0.5 < judged["win_rate_interval"][1]
+    assert judged["frontier"] == pytest.approx(judged["chance"], abs=1e-9)
+    assert abs(judged["distance"]) < 4 * math.sqrt(0.25 / 400)
+    assert json.loads(json.dumps(judged)) == judged
+    assert judged == lab.evaluate(model, tokenizer, n=400, seed=0)
+    assert judged != lab.evaluate(model, tokenizer, n=400, seed=1)
+
+
+def sharpened():
+    """The supervised model at half its temperature: every logit doubled."""
+    model, tokenizer = lab.load()
+    with torch.no_grad():
+        model.lm_head.weight.mul_(2)
+    return model, tokenizer
+
+
+def test_a_sharper_model_is_right_more_often_and_its_kl_is_that_of_its_tokens():
+    model, tokenizer = sharpened()
+    model.train()
+    judged = lab.evaluate(model, tokenizer, n=600, seed=0)
+    assert model.training
+    assert judged["win_rate_interval"][0] > 0.5
+    assert judged["after"]["accuracy"] > judged["before"]["accuracy"]
+    low, high = judged["after"]["accuracy_interval"]
+    assert low < judged["after"]["accuracy"] < high
+    assert judged["chance"] < judged["frontier"] <= 1
+    assert judged["distance"] == pytest.approx(judged["frontier"] - judged["after"]["accuracy"])
+    assert 0.5 * judged["win_rate"] < judged["after"]["accuracy"]
+    assert judged["kl"] == pytest.approx(_kl_of_tokens(model), abs=4 * judged["kl_error"])
+    assert judged["after"]["politeness"] < judged["before"]["politeness"]
+
+
+def _kl_of_tokens(policy, n=300):
+    """KL(policy || supervised) from the whole distribution of each token along the policy's samples."""
+    supervised, tokenizer = lab.load()
+    total = 0.0
+    for i, prompt in enumerate(lab.prompts(n, 9, "test")):
+        ids = tokenizer(prompt, return_tensors="pt").input_ids
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(i)
+            for _ in range(12):
+                p, q = (m(ids).logits[0, -1].log_softmax(-1) for m in (policy, supervised))
+                total += (p.exp() * (p - q)).sum().item()
+                token = torch.multinomial(p.exp(), 1)
+                ids = torch.cat([ids, token[None]], dim=1)
+                if token.item() == tokenizer.eos_token_id:
+                    break
+    return total / n
+
+
+def test_the_chance_of_being_right_is_the_sum_over_nine_responses():
+    model, tokenizer = lab.load()
+    right = [
+        "39", "39 thanks", "39 thank you", "it is 39", "it is 39 thanks", "it is 39 thank you",
+        "the answer is 39", "the answer is 39 thanks", "the answer is 39 thank you",
+    ]  # fmt: skip
+    total = 0.0
+    for response in right:
+        ids = tokenizer("12+27=" + response + "</s>", return_tensors="pt").input_ids
+        with torch.no_grad():
+            logps = model(ids).logits[0].double().log_softmax(-1)
+        total += logps[6:-1].gather(-1, ids[0, 7:, None]).sum().exp().item()
+    assert chances_of_being_right(model, tokenizer, ["12+27="])[0] == pytest.approx(total, abs=1e-6)
+
+
+def test_an_adapter_on_the_lab_s_model_is_judged_against_it():
+    model, tokenizer = lab.load()
+    policy = models.with_adapters(model, rank=2, alpha=None, dropout=0.0)
+    judged = lab.evaluate(policy, tokenizer, n=50, seed=0)
+    assert judged["kl"] == pytest.approx(0, abs=1e-6)
+
+
+def test_the_description_prints_what_was_measured():
+    model, tokenizer = sharpened()
+    judged = lab.evaluate(model, tokenizer, n=50, seed=0)
+    text = lab.describe(judged)
+    for value in (judged["before"]["accuracy"], judged["after"]["accuracy"], judged["win_rate"], judged["frontier"]):
+        assert f"{value:.1%}" in text
+    assert f"{judged['kl']:.3f}" in text and f"{judged['after']['length']:.2f}" in text
+
+
+def test_another_model_s_tokenizer_and_too_many_prompts_are_refused():
+    model, tokenizer = lab.load()
+    with pytest.raises(ValueError, match="lab's tokenizer"):
+        lab.evaluate(*models.tiny(), n=10)
+    with pytest.raises(ValueError, match=r"1[0-9]{3} unseen prompts, fewer than n=5000"):
+        lab.evaluate(model, tokenizer, n=5000)
