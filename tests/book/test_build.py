@@ -98,6 +98,11 @@ def test_numbers_in_prose_come_from_code(chapter: Page) -> None:
 
 
 @chapters
+def test_nothing_is_left_to_be_filled_in(chapter: Page) -> None:
+    assert not re.search(r"@@|TODO|FIXME|XXX", chapter.text)
+
+
+@chapters
 def test_toolkit_code_is_included_not_pasted(chapter: Page) -> None:
     for method in METHODS.values():
         assert not any(re.search(rf"^def {method.name}\(", cell, flags=re.M) for cell in chapter.cells)
