@@ -130,7 +130,7 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        data = lab.pairs(3000, seed=config.seed)
+        data = lab.pairs(lab.defaults.PAIRS, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
     _print_table({"before": history.before, "after": history.after})
     if arguments.model == "lab":
