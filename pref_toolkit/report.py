@@ -8,7 +8,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader
 
-from pref_toolkit import figures
+from pref_toolkit import figures, lab
+
+SAMPLES_SHOWN = 12
 
 # (title, unit, what is drawn); a curve with no number in it is left out.
 CURVES = [
@@ -35,7 +37,12 @@ def write(directory: Path) -> Path:
     samples = json.loads((directory / "samples.json").read_text())
     environment = Environment(loader=PackageLoader("pref_toolkit", "."), autoescape=True)
     page = environment.get_template("report.html.jinja").render(
-        facts=facts, pictures=[_picture(*curve, steps) for curve in CURVES], samples=samples, steps=steps
+        facts=facts,
+        judged=lab.describe(facts["lab"]) if "lab" in facts else None,
+        pictures=[_picture(*curve, steps) for curve in CURVES],
+        samples=samples,
+        shown=SAMPLES_SHOWN,
+        steps=steps,
     )
     path = directory / "report.html"
     path.write_text(page, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Settings of the lab's runs, chosen by the sweep that the lab's chapter shows: its responses have five tokens, not three hundred."""
+"""Settings of the lab's runs, chosen by the sweep that its chapter shows: responses have five tokens, not three hundred."""
 
 from __future__ import annotations
 
