@@ -127,6 +127,6 @@ def describe(judged: dict[str, Any]) -> str:
             f"  response length    {before['length']:.2f} -> {after['length']:.2f} tokens",
             f"  says thanks        {before['politeness']:.1%} -> {after['politeness']:.1%}",
             f"  KL to supervised   {judged['kl']:.3f} nats, standard error {judged['kl_error']:.3f}",
-            f"  best at this KL    {judged['frontier']:.1%}, {judged['distance']:.1%} above the trained model",
+            f"  best at this KL    {judged['frontier']:.1%}, {100 * judged['distance']:.1f} points above the trained model",
         ]
     )

@@ -35,7 +35,7 @@ def one_run(method: str, setting: dict[str, float], seed: int, rows: list[dict[s
     model, tokenizer = shipped.load()
     chosen = defaults.defaults(method) | setting
     known = TrainConfig.__dataclass_fields__
-    config = TrainConfig(**{k: v for k, v in chosen.items() if k in known}, seed=seed, samples=0)
+    config = TrainConfig(**{k: v for k, v in chosen.items() if k in known} | {"seed": seed, "samples": 0})
     history = train(model, tokenizer, rows, method, config, **{k: v for k, v in chosen.items() if k not in known})
     judged = evaluation.evaluate(history.model, tokenizer, seed=seed)
     return {
