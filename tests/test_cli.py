@@ -12,7 +12,20 @@ import pytest
 from pref_toolkit.cli import main
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_dev.jsonl.gz"
-QUICK = ["--model", "tiny", "--max-steps", "2", "--batch-size", "2", "--held-out", "2", "--lora-rank", "2", "--samples", "1"]
+QUICK = [
+    "--model",
+    "tiny",
+    "--max-steps",
+    "2",
+    "--batch-size",
+    "2",
+    "--held-out",
+    "2",
+    "--lora-rank",
+    "2",
+    "--samples",
+    "1",
+]
 
 
 @pytest.fixture
@@ -32,7 +45,9 @@ def said(capsys, *argv):
 
 def test_train_evaluate_generate(capsys, data, tmp_path):
     run = str(tmp_path / "run")
-    code, out, _ = said(capsys, "train", *QUICK, "--data", str(data), "--output", run, "--method", "simpo", "--gamma", "0.3")
+    code, out, _ = said(
+        capsys, "train", *QUICK, "--data", str(data), "--output", run, "--method", "simpo", "--gamma", "0.3"
+    )
     assert code == 0 and "reward_accuracy" in out
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["identity"]["method"] == "simpo" and facts["identity"]["hyperparameter gamma"] == 0.3
@@ -183,7 +198,18 @@ def test_sigterm_exits_143_with_a_checkpoint(data, tmp_path):
 @pytest.mark.skipif(not REAL_PAIRS.exists(), reason="the real pairs are not beside this checkout")
 def test_real_pairs_train_and_report_accuracy_before_and_after(capsys, tmp_path):
     run = tmp_path / "run"
-    arguments = ["--model", "tiny", "--data", str(REAL_PAIRS), "--max-steps", "2", "--batch-size", "2", "--held-out", "20"]
+    arguments = [
+        "--model",
+        "tiny",
+        "--data",
+        str(REAL_PAIRS),
+        "--max-steps",
+        "2",
+        "--batch-size",
+        "2",
+        "--held-out",
+        "20",
+    ]
     code, out, _ = said(capsys, "train", *arguments, "--output", str(run))
     assert code == 0 and "prompt too long" in out and "response cut" in out
     facts = json.loads((run / "run.json").read_text())

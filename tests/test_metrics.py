@@ -16,7 +16,10 @@ def record(*rows, tokens=1):
 
 
 def test_preference_of_a_policy_over_its_reference():
-    policy, reference = record([-1.0, -3.0], [-5.0, -4.0], [-2.0, -2.0]), record([-2.0, -2.0], [-4.0, -4.0], [-2.0, -2.0])
+    policy, reference = (
+        record([-1.0, -3.0], [-5.0, -4.0], [-2.0, -2.0]),
+        record([-2.0, -2.0], [-4.0, -4.0], [-2.0, -2.0]),
+    )
     got = metrics.preference(policy, reference)
     assert got["reward_accuracy"] == pytest.approx((1 + 0 + 0.5) / 3)
     assert got["likelihood_accuracy"] == pytest.approx((1 + 0 + 0.5) / 3)
