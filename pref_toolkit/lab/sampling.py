@@ -14,7 +14,7 @@ from pref_toolkit.training.generation import generate
 def pairs(
     n: int, *, seed: int = 0, annotator: Annotator | None = None, policy: Literal["on", "off"] = "on"
 ) -> list[dict[str, str]]:
-    """``n`` rows ``{"prompt", "chosen", "rejected"}`` on prompts of the train split.
+    """``n`` rows ``{"prompt", "chosen", "rejected"}`` on prompts of the train split; no response is empty.
 
     Args:
         n: number of pairs. No prompt comes twice before every prompt of the split has come once.
