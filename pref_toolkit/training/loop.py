@@ -88,11 +88,14 @@ def train(
     if isinstance(model, str):
         model, tokenizer = models.load(model, precision=config.precision)
     encoded, report = prepare(examples, tokenizer, max_length=config.max_length, on_bad_row=config.on_bad_row)
+    run.check_positions(encoded, model.config)
     training, held_out = run.split(encoded, config)
     policy = models.with_adapters(
         model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
     ).to(accelerator.device)
-    scorer = Scorer(policy, config.max_length, config.route)
+    shown = run.fitting(held_out or training, policy.config, config)[: config.samples]
+    longest = max(run.longest(encoded), max((len(e.prompt) + config.sample_tokens for e in shown), default=0))
+    scorer = Scorer(policy, longest, config.route)
     weights = models.trainable(policy)
     optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
@@ -103,7 +106,6 @@ def train(
     if scorer.obstacle:
         accelerator.print(f"scoring by the slower route {scorer.route!r}: {scorer.obstacle}")
 
-    shown = (held_out or training)[: config.samples]
     start = 0
     if config.resume and (checkpoint := record.newest()):
         start = checkpoint.step

@@ -50,6 +50,32 @@ def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], 
     return [examples[i] for i in sorted(order[held:])], [examples[i] for i in sorted(order[:held])]
 
 
+def longest(examples: list[Encoded]) -> int:
+    """Most tokens in a prompt + response."""
+    return max(len(e.prompt) + max(map(len, e.responses)) for e in examples)
+
+
+def check_positions(examples: list[Encoded], model_config: Any) -> None:
+    """Refuse examples that are longer than the model has positions.
+
+    Raises:
+        ModelError: naming the first such example.
+    """
+    limit = getattr(model_config, "max_position_embeddings", None)
+    for example in examples:
+        if limit is not None and longest([example]) > limit:
+            raise models.ModelError(
+                f"{example.where}: {longest([example])} tokens of prompt + response, and the model has "
+                f"{limit} positions: set max_length to {limit} or less"
+            )
+
+
+def fitting(examples: list[Encoded], model_config: Any, config: TrainConfig) -> list[Encoded]:
+    """The examples whose prompt leaves the model room for a sample."""
+    limit = getattr(model_config, "max_position_embeddings", None)
+    return [e for e in examples if limit is None or len(e.prompt) + config.sample_tokens <= limit]
+
+
 def steps_in(config: TrainConfig, examples: int) -> int:
     """Updates in ``config.epochs`` passes, at least 1."""
     return max(1, round(config.epochs * examples / config.batch_size))

@@ -62,9 +62,10 @@ class Scorer(nn.Module):
 
     def _logits(self, batch: Batch) -> Tensor:
         """``(N, V)`` logits of the scored positions."""
-        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "position_ids": batch.position_ids, "use_cache": False}
+        inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
         if self.route == "rows":
             return self.model(attention_mask=batch.present, **inputs).logits.flatten(0, 1)[batch.scored]
+        inputs |= {"position_ids": batch.position_ids, "logits_to_keep": batch.scored}
         if self.route == "segments":
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
             inputs |= {
@@ -76,7 +77,7 @@ class Scorer(nn.Module):
             dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
             zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
             inputs["attention_mask"] = zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]
-        return self.model(logits_to_keep=batch.scored, **inputs).logits[0]
+        return self.model(**inputs).logits[0]
 
     def _obstacle(self, longest: int) -> str | None:
         """Why the route cannot be taken, or None."""

@@ -195,6 +195,13 @@ def test_an_adapter_that_would_move_the_reference_is_refused(rows, quick):
             train(policy, tokenizer, rows, config=quick())
 
 
+def test_more_tokens_than_the_model_has_positions_are_refused(rows, quick):
+    model, tokenizer = tiny()
+    model.config.max_position_embeddings = 20
+    with pytest.raises(ModelError, match=r"dataset:\d+: \d+ tokens .* has 20 positions: set max_length"):
+        train(model, tokenizer, rows, config=quick())
+
+
 def test_bad_settings_are_said_in_one_sentence(rows, quick):
     with pytest.raises(ValueError, match="did you mean 'dpo'"):
         train(*tiny(), rows, "dppo", quick())
