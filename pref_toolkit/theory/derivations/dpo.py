@@ -58,7 +58,7 @@ dpo = Derivation(
             r"\frac{\mathrm{d}}{\mathrm{d}t} \log\pi(y_w) = \beta\,\sigma(-\beta D)\left(\lVert g_w\rVert^2 - "
             r"\langle g_w, g_l\rangle\right),"
             r"\quad g = \nabla_\theta \log\pi",
-            "Along gradient descent on shared parameters both probabilities move together, so the chosen "
+            "Along gradient descent on shared parameters both probabilities may move together, so the chosen "
             "response may fall: "
             "it does when the two gradients agree too well.",
         ),
