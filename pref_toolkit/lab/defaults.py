@@ -13,7 +13,7 @@ TRAINING: dict[str, Any] = {
     "sample_tokens": 12,
     "samples": 64,
 }
-METHODS: dict[str, dict[str, float]] = {"dpo": {"beta": 1.0}}
+METHODS: dict[str, dict[str, float]] = {"dpo": {"beta": 1.0}, "simpo": {"learning_rate": 2e-4}}
 
 
 def defaults(method: str) -> dict[str, Any]:
