@@ -9,6 +9,8 @@ READY := $(VENV)/.ready
 # Text that makes no difference to a run should not make pip write to a terminal.
 export TOKENIZERS_PARALLELISM := false
 export HF_HUB_DISABLE_TELEMETRY := 1
+# The models of tests and book are small: a second thread gains little, and loses much on a busy machine.
+export OMP_NUM_THREADS ?= 1
 
 help:  ## list the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
