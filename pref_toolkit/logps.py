@@ -8,11 +8,6 @@ import torch
 from torch import Tensor
 
 
-def at_least_float32(value: Tensor) -> Tensor:
-    """Half precision raised to float32, anything else as it is."""
-    return value.to(torch.promote_types(value.dtype, torch.float32))
-
-
 @dataclass(frozen=True, eq=False)
 class Logps:
     """Log-probabilities of K responses to each of B prompts, best response first.
@@ -41,7 +36,8 @@ class Logps:
             b, k = (int(i) for i in (self.tokens <= 0).nonzero()[0])
             count = self.tokens[b, k].item()
             raise ValueError(f"Logps wants at least 1 token in each response, got {count} in row {b}, response {k}")
-        object.__setattr__(self, "sums", at_least_float32(self.sums))
+        precision = torch.promote_types(self.sums.dtype, torch.float32)
+        object.__setattr__(self, "sums", self.sums.to(precision))
 
     @classmethod
     def pair(

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from pref_toolkit.logps import Logps, at_least_float32
+from pref_toolkit.logps import Logps
 
 
-def tensor_of(name: str, value: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """The input ``name`` in at least float32; without this check a ``(B, 1)`` would broadcast to ``(B, B)`` in silence.
+def tensor_of(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """The input ``name`` in at least ``dtype``. Unchecked, a ``(B, 1)`` would broadcast to ``(B, B)`` in silence.
 
     Raises:
         ValueError: if it does not have the shape.
     """
     if value.shape != shape:
         raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
-    return at_least_float32(value)
+    return value.to(torch.promote_types(value.dtype, dtype))
 
 
 def log_ratios(policy: Logps, reference: Logps) -> Tensor:

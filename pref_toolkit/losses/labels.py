@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pref_toolkit.logps import Logps, at_least_float32
+from pref_toolkit.logps import Logps
 from pref_toolkit.losses.inputs import log_ratios, only_response, tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 
@@ -26,7 +26,7 @@ def signs(desirable: Tensor, like: Tensor) -> Tensor:
             f"desirable must be booleans of shape {tuple(like.shape)}, "
             f"got {desirable.dtype} of shape {tuple(desirable.shape)}"
         )
-    return torch.where(desirable, 1.0, -1.0)
+    return torch.where(desirable, 1.0, -1.0).to(like.dtype)
 
 
 @method(
@@ -69,7 +69,7 @@ def kto(
     if kl.numel() == 0:
         raise ValueError("kto wants at least one mismatched log-ratio in kl, got none")
     s = signs(desirable, rho)
-    z0 = at_least_float32(kl).mean().clamp(min=0).detach()
+    z0 = tensor_of("kl", kl, kl.shape, rho.dtype).mean().clamp(min=0).detach()
     lam = torch.where(desirable, rho.new_tensor(lam_D), rho.new_tensor(lam_U))
     return lam * torch.sigmoid(-s * beta * (rho - z0))
 
@@ -98,4 +98,4 @@ def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, be
     rho = log_ratios(policy, reference)[:, 0]
     only_response("policy", policy)
     s = signs(desirable, rho)
-    return -logsigmoid(s * (beta * rho - tensor_of("shift", shift, ()).detach()))
+    return -logsigmoid(s * (beta * rho - tensor_of("shift", shift, (), rho.dtype).detach()))

@@ -66,7 +66,7 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
         ValueError: if the records do not hold the same pairs, or a row's scores do not rank the chosen response first.
     """
     D = margin(policy, reference)
-    scores = tensor_of("scores", scores, policy.sums.shape)
+    scores = tensor_of("scores", scores, policy.sums.shape, D.dtype)
     gap = scores[:, 0] - scores[:, 1]
     if not bool((gap > 0).all()):
         row = int((~(gap > 0)).nonzero()[0])

@@ -22,8 +22,9 @@ class Range:
     high: float = math.inf
 
     def __contains__(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if isinstance(value, bool) or not isinstance(value, int | float):
             return False
+        # NaN fails every comparison, infinity the last one.
         return (value >= self.low if self.closed else value > self.low) and value < self.high
 
     def __str__(self) -> str:

@@ -490,7 +490,7 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
     Args:
         policy: pairs ``(B, 2)``, nats.
         reference: the same pairs under the previous iterate.
-        win_probabilities: ``(B, 2)`` ``P_w, P_l``: the probability that each response beats one of the previous iterate.
+        win_probabilities: ``(B, 2)`` ``P_w, P_l``: probability that each response beats one of the previous iterate.
         beta: strength of the pull to the previous iterate, per nat; the paper's 1 / eta.
 
     Returns:
@@ -500,7 +500,7 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
         ValueError: if the records do not hold the same pairs, or a win probability lies outside [0, 1].
     """
     rho = torch.stack(pair_log_ratios(policy, reference), dim=1)
-    P = tensor_of("win_probabilities", win_probabilities, rho.shape)
+    P = tensor_of("win_probabilities", win_probabilities, rho.shape, rho.dtype)
     outside = ~((P >= 0) & (P <= 1))
     if bool(outside.any()):
         row, k = outside.nonzero()[0].tolist()
@@ -578,8 +578,8 @@ def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
 def aot(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
     """Alignment by optimal transport, paired: ``-log sigmoid(beta (m - m_ref))``.
 
-    ``m = l_w - l_l`` is a pair's margin under the policy, and ``m_ref`` the reference's margin of the same *rank* in the
-    batch, not of the same pair. So the loss reads the whole batch, and with one pair it is DPO.
+    ``m = l_w - l_l`` is a pair's margin under the policy, and ``m_ref`` the reference's margin of the same *rank* in
+    the batch, not of the same pair. So the loss reads the whole batch, and with one pair it is DPO.
 
     Args:
         policy: pairs ``(B, 2)``, nats: all pairs of an update.

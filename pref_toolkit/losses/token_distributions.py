@@ -37,7 +37,7 @@ def tdpo1(policy: Logps, reference: Logps, sequence_kl: Tensor, *, beta: Positiv
         ValueError: if the records do not hold the same pairs, or ``sequence_kl`` has another shape.
     """
     D = margin(policy, reference)
-    K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape)
+    K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape, D.dtype)
     return -logsigmoid(beta * (D - (K[:, 1] - K[:, 0])))
 
 
@@ -65,7 +65,7 @@ def tdpo2(
         ValueError: if the records do not hold the same pairs, or ``sequence_kl`` has another shape.
     """
     D = margin(policy, reference)
-    K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape)
+    K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape, D.dtype)
     return -logsigmoid(beta * (D - alpha * (K[:, 1] - K[:, 0].detach())))
 
 
@@ -94,7 +94,7 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
         ValueError: if the records do not hold the same pairs, or ``dispersion`` has another shape.
     """
     D = margin(policy, reference)
-    return -logsigmoid(tensor_of("dispersion", dispersion, D.shape) * beta * D)
+    return -logsigmoid(tensor_of("dispersion", dispersion, D.shape, D.dtype) * beta * D)
 
 
 @method(
@@ -114,7 +114,7 @@ def ld_dpo(
     """Length-desensitised DPO, the longer response's tail weighted by alpha: ``-log sigmoid(beta D_ld)``.
 
     ``D_ld`` is the margin of head + ``alpha`` tail, where the tail is what lies beyond the first ``min(n_w, n_l)``
-    tokens, in the policy **and** in the reference. Weighted in the policy only, it would not be 0 at policy = reference.
+    tokens, in the policy **and** in the reference. Weighted in the policy only, it is not 0 at policy = reference.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
@@ -130,6 +130,7 @@ def ld_dpo(
     Raises:
         ValueError: if the records do not hold the same pairs, or a head's lengths are not ``min(n_w, n_l)``.
     """
+    margin(policy, reference)
     shortest = policy.tokens.amin(dim=1, keepdim=True).expand_as(policy.tokens)
     for name, head in (("policy_head", policy_head), ("reference_head", reference_head)):
         if head.tokens.shape != shortest.shape or bool((head.tokens != shortest).any()):
@@ -159,5 +160,5 @@ def wpo(policy: Logps, reference: Logps, log_weights: Tensor, *, beta: Positive 
         ValueError: if the records do not hold the same pairs, or ``log_weights`` has another shape.
     """
     loss = dpo(policy, reference, beta=beta)
-    w = tensor_of("log_weights", log_weights, policy.sums.shape).detach()
+    w = tensor_of("log_weights", log_weights, policy.sums.shape, loss.dtype).detach()
     return w.sum(dim=1).clamp(max=0).exp() * loss
