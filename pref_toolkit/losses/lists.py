@@ -1,6 +1,6 @@
 """Losses that read K responses to each prompt, or what a judge says of them.
 
-Notation of the docstrings, beside that of :mod:`~pref_toolkit.losses.pairs`: ``s_i`` is the score of response i,
+Notation of the docstrings, beside that of ``pairs.py``: ``s_i`` is the score of response i,
 ``rho_k = l_k - r_k`` its log-ratio to the reference.
 """
 

@@ -46,7 +46,7 @@ def cdpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate
     """Conservative DPO: ``-(1 - eps) log sigmoid(beta D) - eps log sigmoid(-beta D)``.
 
     Its optimum is at ``beta D = log((1 - eps) / eps)``. Some libraries call this ``label_smoothing``; others mean
-    :func:`robust_dpo` by the same name.
+    ``robust_dpo`` by the same name.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -374,8 +374,8 @@ def spin(
     """Self-play fine-tuning: ``link(lam D)``.
 
     The chosen response is the data's, the rejected one and the reference are the previous iterate's. ``link`` of t:
-    logistic ``-log sigmoid(t)``, hinge ``max(0, 1 - t)``, correlation ``-t``, exponential ``exp(-t)`` (see
-    :func:`growing_exp`). On fixed pairs with the logistic link this is DPO with beta = lam.
+    logistic ``-log sigmoid(t)``, hinge ``max(0, 1 - t)``, correlation ``-t``, exponential ``exp(-t)``, which goes on
+    as its tangent below t = -30. On fixed pairs with the logistic link this is DPO with beta = lam.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -402,9 +402,9 @@ def gpo(
 ) -> Tensor:
     """Generalised preference optimisation: ``link(beta D)``.
 
-    Any convex link that falls at 0 gives a method: logistic is DPO; hinge ``max(0, 1 - t)`` is :func:`hinge_dpo`;
-    square ``(1 - t)^2`` is ``beta^2`` times IPO with ``tau = beta / 2``; exponential ``exp(-t)`` (see
-    :func:`growing_exp`) and correlation ``-t`` have no other name here.
+    Any convex link that falls at 0 gives a method: logistic is DPO; hinge ``max(0, 1 - t)`` is ``hinge_dpo``;
+    square ``(1 - t)^2`` is ``beta^2`` times IPO with ``tau = beta / 2``; exponential ``exp(-t)``, which goes on as its
+    tangent below t = -30, and correlation ``-t`` have no other name here.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -433,8 +433,8 @@ def f_dpo(
     """DPO for another divergence from the reference: ``-log sigmoid(beta (g(rho_w) - g(rho_l)))``.
 
     ``g(rho) = f'(exp(rho))``: reverse KL ``rho`` (DPO), forward KL ``-exp(-rho)``, Jensen-Shannon
-    ``log sigmoid(rho) + log 2``, alpha-divergence ``(1 - exp(-alpha rho)) / alpha``. For the exponentials see
-    :func:`growing_exp`.
+    ``log sigmoid(rho) + log 2``, alpha-divergence ``(1 - exp(-alpha rho)) / alpha``. An exponential whose
+    exponent passes 30 goes on as its tangent.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
