@@ -50,7 +50,9 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
 
     ``train`` takes the hyperparameters of the method it is asked for, with the lab's own defaults if it trains there.
     """
-    parser = ArgumentParser(prog="pref-toolkit", description="Preference optimisation of language models.", exit_on_error=False)
+    parser = ArgumentParser(
+        prog="pref-toolkit", description="Preference optimisation of language models.", exit_on_error=False
+    )
     commands = parser.add_subcommands(required=False, dest="command")
     made = {name: ArgumentParser(exit_on_error=False, description=run.__doc__) for name, run in COMMANDS.items()}
 
@@ -58,15 +60,21 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
     train.add_argument("--config", action="config", help="YAML file with any of these settings")
     train.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists")
     train.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
-    train.add_argument("--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own")
-    train.add_argument("--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint")
+    train.add_argument(
+        "--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own"
+    )
+    train.add_argument(
+        "--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint"
+    )
     train.add_class_arguments(TrainConfig, skip={"resume"})
     if argv[:1] == ["train"]:
         from pref_toolkit.training.run import find_method
 
         method = find_method(str(_asked_for("method", argv, "dpo")))
         for name, default in method.hyperparameters.items():
-            train.add_argument(f"--{name}", type=type(default), default=default, help=f"of {method.name}, in the paper's symbols")
+            train.add_argument(
+                f"--{name}", type=type(default), default=default, help=f"of {method.name}, in the paper's symbols"
+            )
         if _asked_for("model", argv, "lab") == "lab":
             from pref_toolkit.lab.defaults import defaults
 
@@ -75,7 +83,9 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
     model_help = "the directory of a run, a hub id, `tiny` or `lab`"
     evaluate = made["evaluate"]
     evaluate.add_argument("--model", type=str, required=True, help=model_help)
-    evaluate.add_argument("--data", type=str | None, default=None, help="preferences; a lab model without them meets the gold reward")
+    evaluate.add_argument(
+        "--data", type=str | None, default=None, help="preferences; a lab model without them meets the gold reward"
+    )
     evaluate.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
     evaluate.add_argument("--seed", type=int, default=0, help="of the lab's prompts and samples")
 
@@ -93,7 +103,9 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
 
     for name, sub in made.items():
         commands.add_subcommand(name, sub, help=(COMMANDS[name].__doc__ or "").partition("\n")[0])
-    options = [a.option_strings[0] for a in made[argv[0]]._actions if a.option_strings] if argv and argv[0] in made else []
+    options = (
+        [a.option_strings[0] for a in made[argv[0]]._actions if a.option_strings] if argv and argv[0] in made else []
+    )
     return parser, [option.lstrip("-") for option in options]
 
 
@@ -125,7 +137,7 @@ def train(arguments: Namespace) -> None:
         from pref_toolkit import lab
 
         judged = lab.evaluate(history.model, tokenizer, seed=config.seed)
-        run.add(config.output, lab=judged)
+        run.add(str(config.output), lab=judged)
         print(lab.describe(judged))
     print(f"report: {report.write(Path(str(config.output)))}")
 
@@ -178,7 +190,9 @@ def check_data(arguments: Namespace) -> int:
 
     _, tokenizer = models.load(arguments.model)
     found = check(arguments.data, tokenizer, max_length=arguments.max_length)
-    print(found)
+    for finding in found.findings:
+        print(finding)
+    print(str(found) or "no fault found")
     return 2 if found.faults else 0
 
 
@@ -221,7 +235,9 @@ def _complain(sentence: str) -> int:
 def _with_nearest(complaint: str, known: list[str]) -> str:
     """The parser's complaint on one line, with the nearest known name if it is about an unknown one."""
     complaint = re.sub(r"\s*\n\s*", " ", complaint).replace("<class '", "").replace("'>", "").replace("typing.", "")
-    unknown = re.search(r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|invalid choice: '([\w-]+)'", complaint)
+    unknown = re.search(
+        r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|invalid choice: '([\w-]+)'", complaint
+    )
     if unknown:
         near = get_close_matches(next(filter(None, unknown.groups())), known, n=1)
         complaint += f"; did you mean {near[0]!r}?" if near else ""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 
-import torch
 from scipy.stats import norm, spearmanr
 from torch import Tensor
 
@@ -19,7 +18,7 @@ def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None
         reference: the same under the reference, or None where a method does without it: what needs it is then None.
 
     Returns:
-        Means over the B examples:
+        Means over the B examples, by name.
 
         - ``reward_accuracy``: share whose implicit reward ``l - r`` is higher for the chosen response, a tie counting half;
         - ``margin``: mean of ``D = (l_w - r_w) - (l_l - r_l)``, nats;
@@ -80,5 +79,3 @@ def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / (1 + z * z / n)
     return max(0.0, centre - half), min(1.0, centre + half)
-
-

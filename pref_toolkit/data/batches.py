@@ -18,44 +18,49 @@ from torch import Tensor
 
 from pref_toolkit.data.tokens import Encoded
 
+Segments = list[tuple[int, int, list[tuple[int, int]]]]
+"""For each prompt of a packed sequence: where it begins and ends, and where the inputs of each response begin and end."""
+
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     """B prompts with K responses each, laid out as R sequences of T tokens (R=1 when packed).
 
-    Shapes: ``input_ids, position_ids, row, segment`` are ``(R, T)``; ``scored, targets, owner`` are ``(N,)`` for the N
-    response tokens; ``tokens`` is ``(B, K)``.
+    Args:
+        input_ids: ``(R, T)``.
+        position_ids: ``(R, T)``.
+        present: ``(R, T)``, 0 where there is only padding.
+        scored: ``(N,)`` places in the flattened ``R * T`` where the distribution of each response token is read.
+        targets: ``(N,)`` the response tokens themselves.
+        owner: ``(N,)`` which of the ``B * K`` responses each belongs to.
+        tokens: ``(B, K)`` lengths of the responses.
+        segments: where prompts and responses lie, if they are packed.
     """
 
     input_ids: Tensor
     position_ids: Tensor
-    row: Tensor
-    """Which prompt a token belongs to, -1 for padding."""
-    segment: Tensor
-    """0 for a prompt's token, k for a token of the k-th response."""
+    present: Tensor
     scored: Tensor
-    """Where in the flattened ``R * T`` positions the distribution of a response token is read."""
     targets: Tensor
-    """The response tokens themselves."""
     owner: Tensor
-    """Which of the ``B * K`` responses a scored token belongs to."""
     tokens: Tensor
-    """Lengths of the responses."""
-    packed: bool
-    """Whether prompts are shared, so that attention needs :meth:`mask`."""
+    segments: Segments | None = None
 
     def to(self, device: torch.device | str) -> Batch:
-        return Batch(**{f.name: _move(getattr(self, f.name), device) for f in fields(self)})
+        moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "segments"}
+        return Batch(**moved, segments=self.segments)
 
     def mask(self) -> Tensor:
-        """``(T, T)`` booleans: may position i (row) see position j (column)? For a packed batch."""
-        row, segment = self.row[0], self.segment[0]
-        causal = torch.ones(row.numel(), row.numel(), dtype=torch.bool, device=row.device).tril()
-        return causal & (row[:, None] == row) & ((segment == 0) | (segment[:, None] == segment))
-
-
-def _move(value: Tensor | bool, device: torch.device | str) -> Tensor | bool:
-    return value.to(device) if isinstance(value, Tensor) else value
+        """``(T, T)`` booleans of a packed batch: may position i (row) see position j (column)?"""
+        assert self.segments is not None
+        length = self.input_ids.shape[1]
+        mask = torch.zeros(length, length, dtype=torch.bool, device=self.input_ids.device)
+        for start, end, responses in self.segments:
+            mask[start:end, start:end] = True
+            for first, last in responses:
+                mask[first:last, start:end] = True
+                mask[first:last, first:last] = True
+        return mask.tril()
 
 
 def packed_length(example: Encoded) -> int:
@@ -65,59 +70,57 @@ def packed_length(example: Encoded) -> int:
 
 def pack(examples: Sequence[Encoded]) -> Batch:
     """One sequence that holds every prompt once, followed by its responses."""
-    ids, positions, rows, segments, scored, targets, owner = ([] for _ in range(7))  # type: ignore[var-annotated]
-    k = _responses_each(examples)
-    for b, example in enumerate(examples):
-        start, length = len(ids), len(example.prompt)
+    ids: list[int] = []
+    positions: list[int] = []
+    scored: list[int] = []
+    segments: Segments = []
+    for example in examples:
+        start, end = len(ids), len(ids) + len(example.prompt)
         ids += example.prompt
-        positions += range(length)
-        segments += [0] * length
-        for i, response in enumerate(example.responses):
-            scored += [start + length - 1, *range(len(ids), len(ids) + len(response) - 1)]
-            targets += response
-            owner += [b * k + i] * len(response)
+        positions += range(len(example.prompt))
+        inside = []
+        for response in example.responses:
+            first, last = len(ids), len(ids) + len(response) - 1
+            inside.append((first, last))
             ids += response[:-1]
-            positions += range(length, length + len(response) - 1)
-            segments += [i + 1] * (len(response) - 1)
-        rows += [b] * (len(ids) - start)
-    return Batch(
-        *(torch.tensor([x]) for x in (ids, positions, rows, segments)),
-        *(torch.tensor(x) for x in (scored, targets, owner)),
-        tokens=torch.tensor([[len(r) for r in e.responses] for e in examples]),
-        packed=True,
-    )
+            positions += range(end - start, end - start + len(response) - 1)
+            scored += [end - 1, *range(first, last)]
+        segments.append((start, end, inside))
+    return _batch(examples, torch.tensor([ids]), torch.tensor([positions]), torch.ones(1, len(ids)), scored, segments)
 
 
 def separate(examples: Sequence[Encoded]) -> Batch:
     """One padded sequence per response, prompt repeated: for architectures that cannot share a prompt."""
-    k = _responses_each(examples)
-    sequences = [(b, i, e.prompt, r) for b, e in enumerate(examples) for i, r in enumerate(e.responses)]
-    width = max(len(prompt) + len(response) - 1 for _, _, prompt, response in sequences)
-    shape = (len(sequences), width)
-    ids, positions = torch.zeros(shape, dtype=torch.long), torch.arange(width).repeat(shape[0], 1)
-    rows, segments = torch.full(shape, -1), torch.zeros(shape, dtype=torch.long)
-    scored, targets, owner = [], [], []
-    for n, (b, i, prompt, response) in enumerate(sequences):
-        length, end = len(prompt), len(prompt) + len(response) - 1
-        ids[n, :end] = torch.tensor(prompt + response[:-1])
-        rows[n, :end] = b
-        segments[n, length:end] = i + 1
-        scored += range(n * width + length - 1, n * width + end)
-        targets += response
-        owner += [b * k + i] * len(response)
-    return Batch(
-        ids,
-        positions,
-        rows,
-        segments,
-        *(torch.tensor(x) for x in (scored, targets, owner)),
-        tokens=torch.tensor([[len(r) for r in e.responses] for e in examples]),
-        packed=False,
-    )
+    sequences = [(len(e.prompt), e.prompt + r[:-1]) for e in examples for r in e.responses]
+    width = max(len(ids) for _, ids in sequences)
+    ids, present = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width)
+    scored: list[int] = []
+    for n, (prompt, sequence) in enumerate(sequences):
+        ids[n, : len(sequence)] = torch.tensor(sequence)
+        present[n, : len(sequence)] = 1
+        scored += range(n * width + prompt - 1, n * width + len(sequence))
+    return _batch(examples, ids, torch.arange(width).repeat(len(sequences), 1), present, scored, None)
 
 
-def _responses_each(examples: Sequence[Encoded]) -> int:
+def _batch(
+    examples: Sequence[Encoded],
+    ids: Tensor,
+    positions: Tensor,
+    present: Tensor,
+    scored: list[int],
+    segments: Segments | None,
+) -> Batch:
     counts = {len(e.responses) for e in examples}
     if len(counts) != 1:
         raise ValueError(f"a batch wants one number of responses for all its prompts, got {sorted(counts)}")
-    return counts.pop()
+    responses = [r for e in examples for r in e.responses]
+    return Batch(
+        ids,
+        positions,
+        present.long(),
+        torch.tensor(scored),
+        targets=torch.tensor([token for r in responses for token in r]),
+        owner=torch.repeat_interleave(torch.tensor([len(r) for r in responses])),
+        tokens=torch.tensor([[len(r) for r in e.responses] for e in examples]),
+        segments=segments,
+    )

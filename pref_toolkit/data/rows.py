@@ -113,7 +113,8 @@ def _table(source: str | Path) -> Any:
         return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
     except Exception as error:  # its own errors, pyarrow's, the network's: no common type
         reason = " ".join(str(error).split())[:300]
-        raise DataError(f"the datasets library cannot load {source}: {type(error).__name__}: {reason}") from error
+        what = source if path.is_dir() else f"{source}, which is no file or directory here"
+        raise DataError(f"the datasets library cannot load {what}: {type(error).__name__}: {reason}") from error
 
 
 def _split(table: Any, source: str) -> Any:
@@ -144,7 +145,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Any]]:
                 if number == 1:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if line.strip():
-                    yield number, _parse(line)
+                    yield number, _parse(line.rstrip(b"\r\n"))
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         yield number + 1, Fault("broken file", f"compressed data breaks off ({error}); copy the file again")
     except OSError as error:
@@ -160,8 +161,9 @@ def _parse(line: bytes) -> Any:
     try:
         return json.loads(text, object_pairs_hook=_object)
     except json.JSONDecodeError as error:
-        place = f"at column {error.pos + 1}, near {_last_field(text[: error.pos])}"
-        return Fault("broken JSON", f"broken JSON {place}: {error.msg}; want one whole object a line")
+        what = f"{error.msg.removesuffix(' at')} at column {error.pos + 1}"
+        near = _last_field(text[: error.pos])
+        return Fault("broken JSON", f"broken JSON near {near}: {what}; want one whole object a line")
     except RecursionError:
         return Fault("broken JSON", "brackets are nested too deeply, want one flat object a line")
     except ValueError as error:  # a number of too many digits
@@ -192,35 +194,36 @@ def _example(row: Any, where: str, report: Report) -> Example:
         raise Fault("wrong shape", f"row is {_kind(row)}, want an object; {ACCEPTED}")
     form = _form(row)
     if form == ("chosen", "rejected"):
-        return Example(*_shared_beginning(_value(row, "chosen"), _value(row, "rejected")), where)
-    prompt = _value(row, "prompt", empty=True)
+        return Example(*_shared_beginning(*_pair(row)), where)
+    prompt = _content(row["prompt"], "prompt", empty=True)
     scores, desirable = None, None
     if "responses" in form:
         responses, scores = _ranking(row)
     elif "label" in form:
-        responses, desirable = [_value(row, "completion")], row["label"]
+        responses, desirable = [_content(row["completion"], "completion")], row["label"]
         if not isinstance(desirable, bool):
             raise _wrong("label", desirable, _want("label"))
     else:
-        responses = [_value(row, "chosen"), _value(row, "rejected")]
+        responses = _pair(row)
     prompt, responses = _one_style(prompt, responses, where, report)
     if scores is not None and len(set(scores)) < len(scores):
         report.add("tied scores", where, "equal scores, so the order given decides")
     return Example(prompt, tuple(responses), where, scores, desirable)
 
 
+def _pair(row: Mapping[str, Any]) -> list[Any]:
+    return [_content(row[field], field) for field in ("chosen", "rejected")]
+
+
 def _form(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The accepted form that `row` has, or a Fault that names the missing or null field."""
     given = {key for key, value in row.items() if value is not None}
-    wanted = [tuple(field for field in form if field != "scores") for form in FORMS]
+    # A row with a prompt is not one that lacks it, even if the prompt is null.
+    forms = [form for form in FORMS if form != ("chosen", "rejected") or "prompt" not in row]
+    wanted = [tuple(field for field in form if field != "scores") for form in forms]
     fits = [form for form in wanted if given.issuperset(form)]
-    # A null prompt is a fault, not a row without one.
-    if fits == [("chosen", "rejected")] and "prompt" in row:
-        fits = []
     if not fits:
         form = min(wanted, key=lambda form: (len(set(form) - given), -len(given.intersection(form))))
-        if given.issuperset(form):
-            form = wanted[0]
         missing = next(field for field in form if field not in given)
         if missing in row:
             raise Fault("null", f"field {missing!r} is null, want {_want(missing)}")
@@ -228,8 +231,8 @@ def _form(row: Mapping[str, Any]) -> tuple[str, ...]:
         hint = f" (is {near[0]!r} meant for it?)" if near else ""
         fields = ", ".join(str(key)[:40] for key in list(row)[:12]) or "none"
         raise Fault("missing field", f"field {missing!r} is missing{hint}; the row has {fields}; {ACCEPTED}")
-    if len(fits) > 1 and fits != [FORMS[0], FORMS[1]]:
-        names = " and ".join("+".join(form) for form in fits if form != FORMS[1] or FORMS[0] not in fits)
+    if len(fits) > 1:
+        names = " and ".join(" + ".join(form) for form in fits)
         raise Fault("wrong shape", f"row fits more than one form, {names}; keep the fields of one")
     return fits[0]
 
@@ -249,10 +252,6 @@ def _kind(value: Any) -> str:
 
 def _wrong(field: str, value: Any, want: str) -> Fault:
     return Fault("null" if value is None else "wrong type", f"field {field!r} is {_kind(value)}, want {want}")
-
-
-def _value(row: Mapping[str, Any], field: str, *, empty: bool = False) -> Any:
-    return _content(row[field], field, empty=empty)
 
 
 def _content(value: Any, field: str, *, empty: bool = False) -> str | tuple[Message, ...]:
@@ -383,15 +382,16 @@ def _doubts(examples: list[Example], report: Report) -> None:
             if other:
                 report.add("contradicting label", example.where, f"the other label at {other}")
             continue
-        reversed_at = None
-        for i, j in combinations(range(k), 2):
-            if example.scores and example.scores[i] == example.scores[j]:
-                continue
-            better, worse = example.responses[i], example.responses[j]
-            reversed_at = reversed_at or claims.get(_digest(example.prompt, worse, better))
+        pairs = [
+            (example.responses[i], example.responses[j])
+            for i, j in combinations(range(k), 2)
+            if not example.scores or example.scores[i] > example.scores[j]
+        ]
+        opposite = next((at for a, b in pairs if (at := claims.get(_digest(example.prompt, b, a)))), None)
+        if opposite:
+            report.add("contradicting pair", example.where, f"prefers the opposite of {opposite}")
+        for better, worse in pairs:
             claims.setdefault(_digest(example.prompt, better, worse), example.where)
-        if reversed_at:
-            report.add("contradicting pair", example.where, f"prefers the opposite of {reversed_at}")
 
 
 def _digest(*parts: Any) -> bytes:

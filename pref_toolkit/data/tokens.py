@@ -110,7 +110,7 @@ def encode(
             together = [next(ids) for _ in r.responses]
             if max_length is not None and len(prompt) >= max_length:
                 too_long.append(len(prompt))
-                report.add("prompt too long", example.where, f"prompt fills max_length={max_length}; raise it")
+                report.add("prompt too long", example.where, f"field 'prompt' fills max_length={max_length}; raise it")
                 continue
             merged = any(both[: len(body)] != body for both in together)
             whole = [

@@ -35,7 +35,9 @@ class Checkpoint:
     """Newer directories that did not verify, with the reason."""
 
 
-def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int) -> Path:
+def save(
+    directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int
+) -> Path:
     """Write a checkpoint, verify it, and only then drop all but the ``keep`` newest.
 
     Raises:
@@ -64,9 +66,9 @@ def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], iden
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
         _sync(partial / MANIFEST)
         _sync(partial)
+        _read(partial)
         os.rename(partial, final)
         _sync(directory)
-        _read(final)
     except Exception as error:  # safetensors has an error type of its own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         size = sum(v.numel() * v.element_size() for content in tensors.values() for v in content.values())
@@ -99,7 +101,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
-    manifest = json.loads((path / MANIFEST).read_text())
+    try:
+        manifest = json.loads((path / MANIFEST).read_text())
+    except ValueError as error:
+        raise ValueError(f"{MANIFEST} is not JSON: {error}") from None
     tensors = {}
     for name, facts in manifest["files"].items():
         if Path(name).name != name:
@@ -131,7 +136,11 @@ def _sync(path: Path) -> None:
 def rng_state() -> dict[str, Tensor]:
     """Torch's random state on the CPU and on every GPU."""
     state = {"cpu": torch.get_rng_state()}
-    return state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())} if torch.cuda.is_available() else state
+    return (
+        state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
+        if torch.cuda.is_available()
+        else state
+    )
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:

@@ -27,8 +27,11 @@ class TrainConfig:
         lora_alpha: their scale is ``lora_alpha / lora_rank``; twice the rank if not given.
         lora_dropout: dropout inside the adapters. All other dropout is off, for the policy as for the reference.
         held_out: examples kept out of training and scored before and after it.
+        samples: prompts answered before and after training, and at each checkpoint to measure the KL to the reference.
+        sample_tokens: longest such answer, in tokens.
         save_every: updates between checkpoints.
         keep: newest checkpoints to keep.
+        route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
         on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
         log_with: also send the metrics to this tracker, through accelerate.
@@ -40,7 +43,7 @@ class TrainConfig:
     epochs: float = 1.0
     max_steps: int | None = None
     batch_size: int = 32
-    tokens_per_forward: int = 2048
+    tokens_per_forward: int = 8192
     max_length: int = 1024
     learning_rate: float = 1e-4
     warmup_steps: int = 0
@@ -50,15 +53,27 @@ class TrainConfig:
     lora_alpha: int | None = None
     lora_dropout: float = 0.0
     held_out: int = 200
+    samples: int = 8
+    sample_tokens: int = 64
     save_every: int = 100
     keep: int = 2
+    route: Literal["auto", "segments", "mask", "rows"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     on_bad_row: Literal["stop", "skip"] = "stop"
     log_with: Literal["tensorboard", "wandb"] | None = None
 
     def __post_init__(self) -> None:
         whole = {"batch_size": 1, "tokens_per_forward": 1, "max_length": 2, "lora_rank": 1, "save_every": 1, "keep": 1}
-        for name, least in {**whole, "held_out": 0, "warmup_steps": 0, "epochs": 0, "weight_decay": 0, "seed": 0}.items():
+        for name, least in {
+            **whole,
+            "held_out": 0,
+            "samples": 0,
+            "sample_tokens": 1,
+            "warmup_steps": 0,
+            "epochs": 0,
+            "weight_decay": 0,
+            "seed": 0,
+        }.items():
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         for name in ("learning_rate", "max_grad_norm"):

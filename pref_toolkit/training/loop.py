@@ -24,10 +24,10 @@ from pref_toolkit.data.batches import packed_length
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import Method
-from pref_toolkit.training import checkpoints, models, run
+from pref_toolkit.training import checkpoints, generation, models, run
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.models import NotFiniteError
-from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
+from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, evaluation, logps, reference
 
 
 class Terminated(SystemExit):
@@ -42,14 +42,15 @@ class Terminated(SystemExit):
 class History:
     """What a run measured.
 
-    ``steps`` holds one dict per update, ``before`` and ``after`` the held-out examples' metrics, ``data`` what was left out or
-    changed of the data, ``model`` the trained policy, ``output`` its directory.
+    ``steps`` holds one dict per update, ``before`` and ``after`` the held-out examples' metrics, ``samples`` a few answers
+    before and after, ``data`` what was left out or changed of the data, ``model`` the trained policy, ``output`` its directory.
     """
 
     model: Any
     steps: list[dict[str, Any]] = field(default_factory=list)
     before: dict[str, Any] = field(default_factory=dict)
     after: dict[str, Any] = field(default_factory=dict)
+    samples: list[dict[str, str]] = field(default_factory=list)
     data: Report | None = None
     output: Path | None = None
 
@@ -91,35 +92,50 @@ def train(
     policy = models.with_adapters(
         model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
     ).to(accelerator.device)
-    scorer = Scorer(policy, config.max_length)
+    scorer = Scorer(policy, config.max_length, config.route)
     weights = models.trainable(policy)
     optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     total = config.max_steps or run.steps_in(config, len(training))
     history = History(policy, data=report, output=Path(config.output) if config.output else None)
     record = run.Record(history.output, config, method, settings, policy, tokenizer, encoded, report, scorer.route)
-    accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out; {scorer.route}")
+    accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out")
+    if scorer.obstacle:
+        accelerator.print(f"scoring by the slower route {scorer.route!r}: {scorer.obstacle}")
 
+    shown = (held_out or training)[: config.samples]
     start = 0
     if config.resume and (checkpoint := record.newest()):
         start = checkpoint.step
         run.restore(checkpoint, weights, optimizer)
         history.steps = record.steps_until(start)
-        history.before = record.before()
+        history.before, history.samples = record.content["before"], record.content["samples"]
     else:
         record.begin()
         history.before = evaluate(scorer, held_out, accelerator.device, config.tokens_per_forward)
-        record.write(before=history.before)
+        with reference(policy):
+            answers, _ = draw(scorer, tokenizer, shown, config, accelerator.device)
+        history.samples = [
+            {"prompt": tokenizer.decode(e.prompt, skip_special_tokens=True), "before": a}
+            for e, a in zip(shown, answers)
+        ]
+        record.write(before=history.before, samples=history.samples)
     if config.log_with:
         accelerator.init_trackers("pref_toolkit", config=record.facts())
 
     def save(step: int) -> None:
+        for name, value in weights.items():
+            if not torch.isfinite(value).all():
+                raise NotFiniteError(f"step {step - 1}: weight {name!r} is not finite")
         if accelerator.is_main_process:
             record.save(step, weights, optimizer)
 
     dropout_in_adapters_only(policy)
     forward_tokens = config.tokens_per_forward
-    with terminating() as stop, tqdm(total=total, initial=start, desc=method, disable=not accelerator.is_main_process) as bar:
+    with (
+        terminating() as stop,
+        tqdm(total=total, initial=start, desc=method, disable=not accelerator.is_main_process) as bar,
+    ):
         for step in range(start, total):
             began = time.perf_counter()
             batch = [training[i] for i in run.indices(step, config, len(training))]
@@ -149,24 +165,32 @@ def train(
                 "step": step,
                 "loss": losses.mean().item(),
                 **metrics.preference(policy_logps, reference_logps),
-                "kl": None,
+                "kl": None,  # drawn below, where a checkpoint is due
                 "gradient_norm": norm,
                 "learning_rate": optimizer.param_groups[0]["lr"],
                 "tokens": sum(packed_length(e) for e in batch),
                 "seconds": time.perf_counter() - began,
             }
+            done = step + 1
+            due = done % config.save_every == 0 or done == total
+            if due and shown:
+                try:
+                    _, row["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
+                except NotFiniteError as error:
+                    raise NotFiniteError(f"step {step}: {error}") from None
             history.steps.append(row)
             record.append(row)
             accelerator.log({k: v for k, v in row.items() if v is not None}, step=step)
             bar.update()
             bar.set_postfix(loss=f"{row['loss']:.4f}")
-            done = step + 1
-            if done % config.save_every == 0 or done == total or stop:
+            if due or stop:
                 save(done)
             if stop and done < total:
                 raise Terminated(done)
     history.after = evaluate(scorer, held_out, accelerator.device, config.tokens_per_forward)
-    record.finish(history.after, [], policy)
+    answers, history.after["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
+    history.samples = [sample | {"after": answer} for sample, answer in zip(history.samples, answers)]
+    record.finish(history.after, history.samples, policy)
     accelerator.end_training()
     return history
 
@@ -206,24 +230,43 @@ def accumulate(
     return torch.cat(losses), joined(policies), joined(references) if references else None
 
 
-@torch.no_grad()
-def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 2048) -> dict[str, Any]:
+def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 8192) -> dict[str, Any]:
     """Metrics of examples under policy and reference, ``{}`` if there are none. See :func:`pref_toolkit.metrics.preference`."""
     if not examples:
         return {}
-    policies, references = [], []
-    scorer.eval()
-    for part in tqdm(micro_batches(examples, forward_tokens), desc="held out", leave=False):
-        batch = scorer.collate(part).to(device)
-        policies.append(logps(scorer, batch))
-        with reference(scorer.model):
-            references.append(logps(scorer, batch))
-    policy = joined(policies)
+    policy, under_reference = score(scorer, examples, device, forward_tokens, "held out")
     return {
         "examples": len(examples),
-        **metrics.preference(policy, joined(references)),
+        **metrics.preference(policy, under_reference),
         "length_spearman": metrics.length_spearman(policy),
     }
+
+
+def score(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int, what: str) -> tuple[Logps, Logps]:
+    """Log-probabilities of all responses under policy and reference, without dropout or gradient."""
+    policies, references = [], []
+    parts = micro_batches(examples, forward_tokens)
+    for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2):
+        batch = scorer.collate(part).to(device)
+        with evaluation(scorer.model):
+            policies.append(logps(scorer, batch))
+        with reference(scorer.model):
+            references.append(logps(scorer, batch))
+    return joined(policies), joined(references)
+
+
+def draw(
+    scorer: Scorer, tokenizer: Any, examples: list[Encoded], config: TrainConfig, device: Any
+) -> tuple[list[str], float | None]:
+    """One sampled answer to each example's prompt, and the sampled KL from policy to reference in nats per answer."""
+    if not examples:
+        return [], None
+    prompts = [e.prompt for e in examples]
+    answers = generation.sample(scorer.model, tokenizer, prompts, max_new_tokens=config.sample_tokens, seed=config.seed)
+    sampled = [Encoded(p, [a], where="sample") for p, a in zip(prompts, answers)]
+    policy, under_reference = score(scorer, sampled, device, config.tokens_per_forward, "kl")
+    kl, _ = metrics.sampled_kl(policy.sums[:, 0], under_reference.sums[:, 0])
+    return [tokenizer.decode(a, skip_special_tokens=True) for a in answers], kl
 
 
 def joined(records: list[Logps]) -> Logps:

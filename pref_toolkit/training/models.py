@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ LAB = Path(__file__).parents[1] / "lab" / "model"
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}"
-    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}\n{% endfor %}"
+    "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
 
@@ -71,17 +73,20 @@ def load(name: str, *, precision: str = "auto") -> tuple[Any, Any]:
         ModelError: if there is no such model, or an adapter does not belong to its base.
     """
     bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": torch.bfloat16 if bf16 else torch.float32}[precision]
+    dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": torch.bfloat16 if bf16 else torch.float32}[
+        precision
+    ]
     adapter = _adapter_directory(Path(name))
     if adapter is not None:
         base, made_for = _base_of(adapter)
         model, tokenizer = load(base, precision=precision)
         if fingerprint(model) != made_for:
             raise ModelError(f"{adapter}: this adapter was trained on other weights than those of {base!r}")
-        return PeftModel.from_pretrained(model, str(adapter)), tokenizer
+        with _quiet_peft():
+            return PeftModel.from_pretrained(model, str(adapter)), tokenizer
     if name == "tiny":
         model, tokenizer = tiny()
-        model = model.to(dtype)
+        model = model.to(dtype)  # type: ignore[arg-type]  # the library's own annotation of `to` is off
     else:
         source = str(LAB) if name == "lab" else name
         try:
@@ -140,9 +145,15 @@ def with_adapters(model: Any, *, rank: int, alpha: int | None, dropout: float) -
         target_modules="all-linear",
         task_type="CAUSAL_LM",
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft reads a name that transformers has renamed
+    with _quiet_peft():
         return get_peft_model(model, lora)
+
+
+@contextmanager
+def _quiet_peft() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 reads a name that transformers 5.23 has renamed
+        yield
 
 
 def trainable(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -27,7 +27,10 @@ from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
 from pref_toolkit.training.config import TrainConfig
 
 # A run may be continued with other values of these: they change what is written or how far, not what is computed.
-FREE = {"output", "resume", "epochs", "max_steps", "tokens_per_forward", "save_every", "keep", "on_bad_row", "log_with"}
+FREE = {
+    *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
+    *("route", "save_every", "keep", "on_bad_row", "log_with"),
+}
 
 
 def find_method(name: str) -> Method:
@@ -35,7 +38,9 @@ def find_method(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     near = get_close_matches(name, METHODS, n=1)
-    raise ValueError(f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}"))
+    raise ValueError(
+        f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
+    )
 
 
 def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], list[Encoded]]:
@@ -100,7 +105,9 @@ class Record:
             **{f"hyperparameter {name}": value for name, value in settings.items()},
             **{name: value for name, value in asdict(config).items() if name not in FREE},
             "data": _digest([[e.prompt, e.responses, e.scores, e.desirable] for e in examples]),
-            "tokenizer": _digest(tokenizer.backend_tokenizer.to_str()) if tokenizer.is_fast else _digest(tokenizer.get_vocab()),
+            "tokenizer": _digest(tokenizer.backend_tokenizer.to_str())
+            if tokenizer.is_fast
+            else _digest(tokenizer.get_vocab()),
             "base model": model.get_base_model().config._name_or_path,
             "base weights": models.fingerprint(model),
         }
@@ -114,7 +121,9 @@ class Record:
             "config": asdict(self.config),
             "data": {"counts": dict(self.report.counts), "findings": str(self.report)},
             "route": self.route,
-            "versions": {p: version(p) for p in ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")},
+            "versions": {
+                p: version(p) for p in ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")
+            },
             "machine": {"python": platform.python_version(), "processor": platform.machine(), "gpu": gpu},
         }
 
@@ -127,7 +136,9 @@ class Record:
         if self.output is None:
             return
         if (self.output / "run.json").exists() and not self.config.resume:
-            raise CheckpointError(f"{self.output} already holds a run: continue it with --resume, or name another directory")
+            raise CheckpointError(
+                f"{self.output} already holds a run: continue it with --resume, or name another directory"
+            )
         self.output.mkdir(parents=True, exist_ok=True)
         (self.output / "metrics.jsonl").write_text("")
         self.write(**self.facts())
@@ -155,9 +166,6 @@ class Record:
         self.content = json.loads((self.output / "run.json").read_text())
         self.write(**self.facts())
         return checkpoint
-
-    def before(self) -> dict[str, Any]:
-        return self.content.get("before", {})
 
     def steps_until(self, step: int) -> list[dict[str, Any]]:
         """The metrics of the steps before ``step``; later ones, which will be done again, are dropped from the file."""

@@ -13,12 +13,12 @@ from transformers import (
     Qwen3Config,
 )
 
-from pref_toolkit.data.batches import pack, separate
+from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.training.models import tiny, with_adapters
 from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
 
-SMALL = dict(vocab_size=61, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4)
+SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPES = {
     "llama": LlamaConfig(**SMALL, num_key_value_heads=2),
     "llama eager": LlamaConfig(**SMALL, attn_implementation="eager"),
@@ -62,17 +62,34 @@ def one_by_one(model, examples):
     return torch.tensor(rows, dtype=torch.float64)
 
 
+def routes_of(shape):
+    return ["mask", "rows"] if shape == "gemma2, soft-capped" else ["segments", "mask", "rows"]
+
+
 @pytest.mark.parametrize("k", [1, 2, 4])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_a_packed_row_scores_as_separate_unpadded_rows(shape, k):
-    model = model_of(SHAPES[shape])
-    scorer, examples = Scorer(model, longest=64), examples_of(k)
-    assert scorer.shares_prompts, scorer.route
+def test_every_route_scores_as_separate_unpadded_rows(shape, k):
+    model, examples = model_of(SHAPES[shape]), examples_of(k)
     expected = one_by_one(model, examples)
-    for layout in (pack, separate):
-        record = logps(scorer, layout(examples))
-        assert (record.sums - expected).abs().max() < 1e-5 * max(1, expected.abs().max())
+    assert Scorer(model, longest=64).route == routes_of(shape)[0]
+    for route in routes_of(shape):
+        scorer = Scorer(model_of(SHAPES[shape]), 64, route)
+        record = logps(scorer, scorer.collate(examples))
+        assert (record.sums - expected).abs().max() < 1e-5, route
         assert record.tokens.tolist() == [[len(r) for r in e.responses] for e in examples]
+
+
+def test_generation_is_not_disturbed_by_the_route():
+    model, fresh = (model_of(SHAPES["llama"]) for _ in range(2))
+    assert Scorer(model, 64).route == "segments"
+    ids, mask = torch.tensor([[0, 0, 5, 6], [7, 8, 9, 10]]), torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
+    one, other = (
+        m.generate(
+            input_ids=ids, attention_mask=mask, max_new_tokens=9, do_sample=False, pad_token_id=0, eos_token_id=60
+        )
+        for m in (model, fresh)
+    )
+    assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
@@ -82,7 +99,10 @@ def test_scores_equal_those_of_a_batch_padded_on_either_side(shape, side):
     sequences = [(e.prompt, r) for e in examples for r in e.responses]
     width = max(len(p) + len(r) for p, r in sequences)
     sums = []
-    ids, mask = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width, dtype=torch.long)
+    ids, mask = (
+        torch.zeros(len(sequences), width, dtype=torch.long),
+        torch.zeros(len(sequences), width, dtype=torch.long),
+    )
     for n, (prompt, response) in enumerate(sequences):
         text = torch.tensor(prompt + response)
         where = slice(width - len(text), width) if side == "left" else slice(0, len(text))
@@ -98,13 +118,15 @@ def test_scores_equal_those_of_a_batch_padded_on_either_side(shape, side):
 
 
 def test_a_sliding_window_is_never_dropped_in_silence():
-    config = MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=6)
+    config = MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=14)
     model, examples = model_of(config), examples_of(2)
     scorer = Scorer(model, longest=64)
-    assert "sliding_window of 6" in scorer.route
+    assert scorer.route == "rows" and "sliding_window of 14" in scorer.obstacle
     record = logps(scorer, scorer.collate(examples))
     assert torch.allclose(record.sums.double(), one_by_one(model, examples), atol=1e-4)
-    wrong = logps(scorer, pack(examples))
+    with pytest.raises(ValueError, match="sliding_window of 14"):
+        Scorer(model, longest=64, route="mask")
+    wrong = logps(Scorer(model, longest=14, route="mask"), pack(examples))
     assert not torch.allclose(wrong.sums.double(), one_by_one(model, examples), atol=1e-2)
 
 
@@ -112,22 +134,22 @@ def test_a_model_without_attention_is_scored_one_response_per_row():
     config = MambaConfig(vocab_size=61, hidden_size=32, num_hidden_layers=2, state_size=8)
     model, examples = model_of(config), examples_of(2)
     scorer = Scorer(model, longest=64)
-    assert scorer.route.startswith("one row per response")
+    assert scorer.route == "rows" and "mamba" in scorer.obstacle
     record = logps(scorer, scorer.collate(examples))
     assert torch.allclose(record.sums.double(), one_by_one(model, examples), rtol=1e-5, atol=1e-4)
 
 
 def test_gradients_are_those_of_separate_rows():
-    model, examples = model_of(SHAPES["llama"]), examples_of(3)
-    scorer = Scorer(model, longest=64)
-    weight = torch.linspace(-1, 1, 9).view(3, 3)
-    gradients = []
-    for layout in (pack, separate):
-        model.zero_grad()
-        (logps(scorer, layout(examples)).sums * weight).sum().backward()
-        gradients.append({n: p.grad.clone() for n, p in model.named_parameters()})
-    for name, gradient in gradients[0].items():
-        assert torch.allclose(gradient, gradients[1][name], rtol=1e-4, atol=1e-5), name
+    examples, weight = examples_of(3), torch.linspace(-1, 1, 9).view(3, 3)
+    gradients = {}
+    for route in ("rows", "mask", "segments"):
+        model = model_of(SHAPES["llama"])
+        scorer = Scorer(model, 64, route)
+        (logps(scorer, scorer.collate(examples)).sums * weight).sum().backward()
+        gradients[route] = {n: p.grad for n, p in model.named_parameters()}
+    for name, expected in gradients["rows"].items():
+        for route in ("mask", "segments"):
+            assert (gradients[route][name] - expected).norm() < 1e-5 * expected.norm(), (route, name)
 
 
 def test_half_precision_logits_are_summed_in_float32():

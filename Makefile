@@ -1,0 +1,56 @@
+# Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
+.DEFAULT_GOAL := help
+.PHONY: help setup train check test book notebooks bench lock clean
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# Text that makes no difference to a run should not make pip write to a terminal.
+export TOKENIZERS_PARALLELISM := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+
+setup: $(READY)  ## make the virtual environment with the tested versions
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,dev]'
+	touch $@
+
+train: setup  ## train DPO in the lab: two minutes on two cores
+	$(BIN)/pref-toolkit train
+
+check: setup  ## style, types, and that the locked versions are the installed ones
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: setup  ## run the tests
+	$(BIN)/python -m pytest
+
+# The cache of executed notebooks knows their cells only: a change in the toolkit or its data must drop it.
+book/_build/.executed: $(READY) $(shell find pref_toolkit data -type f -not -name '*.pyc')
+	rm -rf book/_build/.jupyter_cache
+	@mkdir -p $(@D) && touch $@
+
+book: setup book/_build/.executed  ## run every notebook on the CPU and render book/_build/html
+	$(BIN)/jupyter-book build book --all -W -n --keep-going
+
+notebooks: setup  ## write the chapters as .ipynb to book/notebooks
+	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build); do \
+	  target=book/notebooks/$${chapter#book/}; mkdir -p $$(dirname $$target); \
+	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
+
+bench: setup  ## time the routes of scoring side by side
+	$(BIN)/python tests/benchmarks/scoring.py
+
+lock: setup  ## write the installed versions to constraints.txt
+	(echo "# The versions this repository is tested with; written by \`make lock\`."; \
+	  $(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/') > constraints.txt
+
+clean:  ## remove what was built
+	rm -rf book/_build book/notebooks runs .pytest_cache .ruff_cache .mypy_cache

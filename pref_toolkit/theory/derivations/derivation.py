@@ -1,0 +1,150 @@
+"""A derivation is data: steps of (statement, why, check). What is printed is the object that is proved."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations import printing
+from pref_toolkit.theory.derivations.proof import Rules, normal, refute, substitute
+from pref_toolkit.theory.derivations.symbols import L
+
+Check = Literal["definition", "assumption", "proved", "argument"]
+
+
+class DerivationError(Exception):
+    """A step of a derivation is not proved."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One line of a derivation.
+
+    Args:
+        statement: a SymPy equality or inequality; for an argument also LaTeX, since nothing checks it.
+        why: the reason, in words.
+        check: ``proved`` by SymPy from the lines above; a ``definition`` of its left side; an ``assumption``, an
+            equality the proofs below may use; or an ``argument``, analysis or prose that SymPy does not check.
+    """
+
+    statement: Any
+    why: str
+    check: Check
+
+    def latex(self) -> str:
+        """The statement, printed from the object that is proved."""
+        if isinstance(self.statement, str):
+            return self.statement
+        return printing.latex(self.statement)
+
+
+def define(name: sp.Expr, value: sp.Expr, why: str) -> Step:
+    """``name`` stands for ``value`` from here on."""
+    return Step(sp.Eq(name, value, evaluate=False), why, "definition")
+
+
+def assume(left: sp.Expr, right: sp.Expr, why: str) -> Step:
+    """An equality that is taken for granted."""
+    return Step(sp.Eq(left, right, evaluate=False), why, "assumption")
+
+
+def equal(left: sp.Expr, right: sp.Expr, why: str) -> Step:
+    """An identity, to be proved."""
+    return Step(sp.Eq(left, right, evaluate=False), why, "proved")
+
+
+def positive(left: sp.Expr, why: str) -> Step:
+    """``left > 0``, to be proved."""
+    return Step(sp.Gt(left, 0, evaluate=False), why, "proved")
+
+
+def nonnegative(left: sp.Expr, why: str) -> Step:
+    """``left >= 0``, to be proved."""
+    return Step(sp.Ge(left, 0, evaluate=False), why, "proved")
+
+
+def argue(latex: str, why: str) -> Step:
+    """A step of analysis or prose. It is printed as such, and nothing checks it."""
+    return Step(latex, why, "argument")
+
+
+_SHOWN = {
+    "definition": "Definition.",
+    "assumption": "Assumption.",
+    "proved": "Proved.",
+    "argument": "Argued in words, not checked by SymPy.",
+}
+
+
+@dataclass(frozen=True)
+class Derivation:
+    """A named sequence of steps, from where a method comes from to its formula and the gradient of that.
+
+    Args:
+        name: the method's name in ``METHODS``, or the name of a result.
+        title: what is derived, in words.
+        steps: the lines, in order.
+        assumptions: what is taken for granted, in words, besides the lines that say so.
+    """
+
+    name: str
+    title: str
+    steps: tuple[Step, ...]
+    assumptions: tuple[str, ...] = ()
+
+    def verify(self) -> None:
+        """Prove every step that says it is proved.
+
+        Raises:
+            DerivationError: naming this derivation and its first step that is not proved, and why.
+        """
+        rules: dict[sp.Expr, sp.Expr] = {}
+        assumed: dict[sp.Expr, sp.Expr] = {}
+        for number, step in enumerate(self.steps, start=1):
+            if step.check == "definition":
+                rules[step.statement.lhs] = substitute(step.statement.rhs, rules)
+            elif step.check == "assumption":
+                assumed[normal(step.statement.lhs)] = step.statement.rhs
+            elif step.check == "proved" and (why := refute(step.statement, rules, assumed)):
+                raise DerivationError(f"{self.name}, step {number} ({step.why}): {sp.sstr(step.statement)}: {why}")
+
+    @property
+    def definitions(self) -> Rules:
+        """Every defined name and what it stands for, in terms of names that are not defined."""
+        rules: dict[sp.Expr, sp.Expr] = {}
+        for step in self.steps:
+            if step.check == "definition":
+                rules[step.statement.lhs] = substitute(step.statement.rhs, rules)
+        return rules
+
+    def _last(self, wanted: sp.Expr) -> sp.Expr | None:
+        found = [s.statement.rhs for s in self.steps if s.check == "proved" and s.statement.lhs == wanted]
+        return substitute(found[-1], self.definitions) if found else None
+
+    @property
+    def _loss_name(self) -> sp.Expr | None:
+        return next((name for name in self.definitions if name.func == L), None)
+
+    @property
+    def loss(self) -> sp.Expr | None:
+        """The proved formula in named symbols: the right side of the last line about the loss. None without a loss."""
+        return None if self._loss_name is None else self._last(self._loss_name)
+
+    @property
+    def gradient(self) -> tuple[sp.Expr, ...]:
+        """The proved derivative of the loss by each of its arguments, ``(dL/dl_w, dL/dl_l)`` for a pair."""
+        if self._loss_name is None:
+            return ()
+        return tuple(self._last(sp.Derivative(self._loss_name, x)) for x in self._loss_name.args)
+
+    def _repr_markdown_(self) -> str:
+        lines = [f"**{self.title}**", ""]
+        lines += [f"- {text}" for text in self.assumptions]
+        for number, step in enumerate(self.steps, start=1):
+            tag = f"{self.name.replace('_', ' ')} {number}"
+            # Not $$: Sphinx puts a formula of several lines into a split, where a tag is an error.
+            equation = [r"\begin{equation*}", rf"{step.latex()} \tag{{{tag}}}", r"\end{equation*}"]
+            lines += ["", f"{step.why} *{_SHOWN[step.check]}*", "", *equation]
+        return "\n".join(lines)

@@ -1,0 +1,86 @@
+"""Preferences: the Bradley-Terry model and its likelihood."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, positive
+from pref_toolkit.theory.derivations.symbols import L, s_l, s_w, sigma
+
+c, m, d = sp.symbols("c m d", real=True)
+N_w, N_l = sp.symbols("N_w N_l", positive=True)
+P = sp.Function("P", positive=True)
+ell = sp.Function(r"\ell", real=True)
+
+loss = L(s_w, s_l)
+gap = s_w - s_l - m
+
+bradley_terry = Derivation(
+    name="bradley_terry",
+    title="Bradley-Terry: from scores to probabilities to a loss",
+    steps=(
+        define(
+            P(s_w, s_l),
+            sp.exp(s_w) / (sp.exp(s_w) + sp.exp(s_l)),
+            "The chance that an answer with score $s_w$ is preferred to one with score $s_l$.",
+        ),
+        equal(
+            P(s_w, s_l), sigma(s_w - s_l), "Divide above and below by $e^{s_w}$: only the difference of scores matters."
+        ),
+        equal(P(s_w, s_l) / P(s_l, s_w), sp.exp(s_w - s_l), "The odds are the exponential of the difference."),
+        equal(
+            P(s_w + c, s_l + c),
+            P(s_w, s_l),
+            "Scores are identified only up to a shift: adding the same $c$ to every score of a prompt changes no "
+            "probability.",
+        ),
+        define(
+            loss,
+            -sp.log(P(s_w - m, s_l)),
+            "The loss is the negative log-likelihood; the winner must win by a margin $m$.",
+        ),
+        equal(loss, -sp.log(sigma(s_w - s_l - m)), "The loss of a pair, as implemented."),
+        equal(
+            sp.Derivative(loss, s_w),
+            -sigma(-gap),
+            "It lifts the winner's score by the probability the model gives to the mistake.",
+        ),
+        equal(sp.Derivative(loss, s_l), sigma(-gap), "It lowers the loser's by the same amount."),
+        equal(
+            sp.Derivative(loss, s_w) + sp.Derivative(loss, s_l),
+            sp.Integer(0),
+            "Since a shift changes nothing, the gradient along a shift is zero.",
+        ),
+        equal(
+            sp.Derivative(loss, (s_w, 2)),
+            sigma(gap) * sigma(-gap),
+            "The second derivative is the variance of the outcome.",
+        ),
+        positive(
+            sigma(gap) * sigma(-gap),
+            "It is positive, so the loss is convex in the difference and has at most one minimum there.",
+        ),
+        define(
+            ell(d),
+            N_w * sp.log(sigma(d)) + N_l * sp.log(sigma(-d)),
+            "Log-likelihood of $N_w$ wins and $N_l$ losses at difference $d = s_w - s_l$.",
+        ),
+        equal(
+            sp.Derivative(ell(d), d),
+            N_w - (N_w + N_l) * sigma(d),
+            "Its gradient is the number of wins seen minus the number expected.",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(ell(d), d), d, sp.log(N_w / N_l)),
+            sp.Integer(0),
+            "It is zero where the model's odds are the observed odds.",
+        ),
+        argue(
+            r"N_l \to 0 \implies \hat d = \log\frac{N_w}{N_l} \to \infty",
+            "With no loss observed the estimate has no finite value: a preference never contradicted asks for an "
+            "infinite "
+            "difference. DPO inherits this.",
+        ),
+    ),
+    assumptions=("Comparisons are independent given the scores.",),
+)

@@ -1,0 +1,103 @@
+"""Is this equality an identity?
+
+Definitions are put in, left minus right is reduced to a normal form, and that must be 0. A false statement cannot pass;
+a true one might be beyond the normal form, and then fails.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+
+import sympy as sp
+from sympy.core.function import AppliedUndef
+
+from pref_toolkit.theory.derivations.symbols import indicator, relu, sigma
+
+Rules = Mapping[sp.Expr, sp.Expr]
+
+
+def substitute(expr: sp.Basic, rules: Rules) -> sp.Basic:
+    """``expr`` with every defined name replaced by what defines it.
+
+    A rule for ``f(x, y)`` with symbols as arguments defines the function: it also replaces ``f(a, b)``.
+    """
+    for name, value in rules.items():
+        if isinstance(name, AppliedUndef):
+            expr = expr.replace(name.func, sp.Lambda(name.args, value))
+    return expr.xreplace({name: value for name, value in rules.items() if not isinstance(name, AppliedUndef)})
+
+
+_INDEX = sp.Symbol("_index", integer=True)
+
+
+def _pull_out(total: sp.Sum) -> sp.Expr:
+    """A sum as a combination of sums whose terms have no factor and no summand free of the index."""
+    (index, low, high) = total.limits[0]
+    result = sp.Integer(0)
+    for term in sp.Add.make_args(sp.expand(normal(total.function.xreplace({index: _INDEX})))):
+        outside, inside = term.as_independent(_INDEX, as_Add=False)
+        result += outside * (sp.Sum(inside, (_INDEX, low, high)) if inside != 1 else high - low + 1)
+    return result
+
+
+def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
+    """``base**exponent``, written with exp if the exponent is not a number, so that all powers have one form."""
+    if exponent.is_number or not base.is_positive:
+        return base**exponent
+    return sp.exp(sp.expand(exponent * sp.expand_log(sp.log(base))))
+
+
+def normal(expr: sp.Expr) -> sp.Expr:
+    """Logarithms of products become sums, sums over an index are pulled apart, and the rest is cancelled."""
+    expr = sp.expand(expr.replace(sp.Pow, _as_exponential), log=False)
+    expr = expr.replace(lambda e: isinstance(e, sp.Sum), _pull_out)
+    expr = expr.replace(sp.log, lambda t: sp.expand_log(sp.log(sp.factor(sp.expand(t)))))
+    return sp.cancel(sp.together(sp.expand(expr)))
+
+
+def opened(expr: sp.Expr) -> sp.Expr:
+    """Derivatives taken, points put in, sigma and relu written out. Sums stay: SymPy is slow to try them."""
+    expr = expr.replace(lambda e: isinstance(e, sp.Derivative | sp.Subs), lambda e: e.doit())
+    return expr.replace(lambda e: isinstance(e, sigma | relu | indicator), lambda e: e.doit())
+
+
+def counterexample(left: sp.Expr, right: sp.Expr, points: int = 3) -> str | None:
+    """A random point at which two expressions differ, in words, if one is found."""
+    draw = random.Random(0)
+    names = sorted(left.free_symbols | right.free_symbols, key=str)
+    if left.has(sp.Sum, AppliedUndef) or right.has(sp.Sum, AppliedUndef):
+        return None
+    for _ in range(points):
+        point = {n: sp.Rational(draw.randint(20, 200), 100) * (-1 if n.is_negative else 1) for n in names}
+        point = {n: draw.choice([v, -v]) if n.is_real and n.is_nonnegative is None else v for n, v in point.items()}
+        a, b = left.subs(point).evalf(), right.subs(point).evalf()
+        if not (a.is_Number and b.is_Number):
+            return None
+        if abs(a - b) > 1e-9 * (1 + abs(a) + abs(b)):
+            where = ", ".join(f"{n} = {float(v):g}" for n, v in point.items())
+            return f"at {where} the left side is {float(a):.6g} and the right side {float(b):.6g}"
+    return None
+
+
+def refute(statement: sp.Basic, rules: Rules, assumed: Rules) -> str | None:
+    """Why ``statement`` is not proved, or None if it is.
+
+    Args:
+        statement: an equality or an inequality.
+        rules: definitions: a symbol, or an applied function, and what it stands for.
+        assumed: equalities that are taken for granted, such as probabilities that sum to one: left sides, in normal
+            form, are replaced by right sides.
+    """
+    left, right = (substitute(side, rules) for side in (statement.lhs, statement.rhs))
+    if not isinstance(statement, sp.Equality):
+        gap = sp.factor(left - right)
+        sign = {sp.Gt: gap.is_positive, sp.Ge: gap.is_nonnegative}[statement.func]
+        return None if sign else "SymPy cannot see the sign of left minus right"
+    left, right = opened(left), opened(right)
+    if why := counterexample(left, right):
+        return why
+    gap = normal(left - right).xreplace(dict(assumed))
+    if normal(gap) == 0 or sp.simplify(gap) == 0:
+        return None
+    return f"left minus right does not reduce to 0 but to {sp.sstr(gap)[:200]}"

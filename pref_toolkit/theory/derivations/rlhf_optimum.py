@@ -1,0 +1,65 @@
+"""The optimum of RLHF's objective over a finite set of responses."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal, nonnegative
+from pref_toolkit.theory.derivations.symbols import beta
+
+K = sp.Symbol("K", integer=True, positive=True)
+y, i, j = sp.symbols("y i j", integer=True)
+Z, t = sp.symbols("Z t", positive=True)
+J, KL = sp.symbols("J kl", real=True)
+pi, ref, best = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
+r = sp.Function("r", real=True)
+f = sp.Function("f", real=True)
+
+
+def over_responses(term: sp.Expr) -> sp.Sum:
+    return sp.Sum(term, (y, 1, K))
+
+
+rlhf = Derivation(
+    name="rlhf",
+    title="The policy that maximises reward minus beta times the divergence from the reference",
+    steps=(
+        assume(over_responses(pi(y)), sp.Integer(1), "Any policy over the $K$ responses to one prompt."),
+        define(
+            J,
+            over_responses(pi(y) * (r(y) - beta * sp.log(pi(y) / ref(y)))),
+            "The objective: expected reward, minus $\\beta$ times the divergence from the reference.",
+        ),
+        define(Z, over_responses(ref(y) * sp.exp(r(y) / beta)), "The partition function, a sum over every response."),
+        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "The candidate: the reference, tilted by the reward."),
+        equal(over_responses(best(y)), sp.Integer(1), "It is a policy."),
+        define(KL, over_responses(pi(y) * sp.log(pi(y) / best(y))), "The divergence of any policy from the candidate."),
+        equal(J, beta * sp.log(Z) - beta * KL, "The objective is a constant minus that divergence."),
+        define(
+            f(t), t - 1 - sp.log(t), "To see that a divergence is never negative, look at this function for $t > 0$."
+        ),
+        equal(f(sp.Integer(1)), sp.Integer(0), "It is zero at 1,"),
+        nonnegative((t - 1) * (1 - 1 / t), "and since this is never negative,"),
+        equal((t - 1) * sp.Derivative(f(t), t), (t - 1) * (1 - 1 / t), "it falls before 1 and rises after it."),
+        equal(KL, over_responses(pi(y) * f(best(y) / pi(y))), "The divergence is an average of its values."),
+        argue(
+            r"J(\pi) \le \beta \log Z, \quad\text{with equality only at } \pi = \pi^{*}",
+            "So every term is at least zero, and all are zero only where the two policies agree: the candidate "
+            "is the one optimum.",
+        ),
+        equal(
+            r(y),
+            beta * sp.log(best(y) / ref(y)) + beta * sp.log(Z),
+            "The optimum gives the reward back, up to $\\log Z$.",
+        ),
+        equal(
+            r(i) - r(j),
+            beta * sp.log(best(i) / ref(i)) - beta * sp.log(best(j) / ref(j)),
+            "In a difference of rewards of one prompt $Z$ is gone. DPO starts here.",
+        ),
+    ),
+    assumptions=(
+        "One prompt with a finite number $K$ of responses, each of positive probability under the reference.",
+        "Sums are finite: nothing is said about infinitely many responses.",
+    ),
+)

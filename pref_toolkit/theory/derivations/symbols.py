@@ -1,0 +1,85 @@
+"""The symbols that derivations share, and the three functions SymPy lacks: sigma, relu, indicator.
+
+Names are those of the losses, for one pair: ``l_w, l_l`` log-probabilities of the chosen and the rejected response
+under the policy, ``r_w, r_l`` under the reference, ``n_w, n_l`` numbers of tokens, ``s_w, s_l`` reward scores.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import sympy as sp
+
+l_w, l_l, r_w, r_l, s_w, s_l = sp.symbols("l_w l_l r_w r_l s_w s_l", real=True)
+rho_w, rho_l = sp.symbols("rho_w rho_l", real=True)
+D = sp.Symbol("margin", real=True)  # SymPy sorts by name: this one prints beta D, not D beta
+n_w, n_l = sp.symbols("n_w n_l", positive=True)
+beta, tau = sp.symbols("beta tau", positive=True)
+lam = sp.Symbol("lam", nonnegative=True)
+gamma, delta = sp.symbols("gamma delta", real=True)
+
+L = sp.Function(r"\mathcal{L}", real=True)
+"""The loss, as a function of the policy's log-probabilities."""
+
+LATEX_NAMES = {lam: r"\lambda", D: "D", sp.Symbol("kl", real=True): r"\mathrm{KL}"}
+"""What is printed for a symbol whose name SymPy would not print as the papers do."""
+
+
+class sigma(sp.Function):
+    """The logistic function ``1 / (1 + e^{-t})``."""
+
+    nargs = 1
+
+    def doit(self, **hints: Any) -> sp.Expr:
+        return 1 / (1 + sp.exp(-self.args[0].doit(**hints)))
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return sigma(self.args[0]) * sigma(-self.args[0])
+
+    def _eval_is_real(self) -> bool | None:
+        return self.args[0].is_real
+
+    def _eval_is_positive(self) -> bool | None:
+        return self.args[0].is_real
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\sigma{power}\left({printer._print(self.args[0])}\right)"
+
+
+class relu(sp.Function):
+    """``max(0, t)``, opened as ``(t + |t|) / 2``."""
+
+    nargs = 1
+
+    def doit(self, **hints: Any) -> sp.Expr:
+        t = self.args[0].doit(**hints)
+        return (t + sp.Abs(t)) / 2
+
+    def fdiff(self, argindex: int = 1) -> sp.Expr:
+        return indicator(self.args[0])
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return self.args[0].is_real
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        power = "" if exp is None else f"^{{{exp}}}"
+        return rf"\max\left(0,\, {printer._print(self.args[0])}\right){power}"
+
+
+class indicator(sp.Function):
+    """1 where ``t > 0`` and 0 where ``t < 0``: the derivative of :class:`relu` away from its kink at ``t = 0``."""
+
+    nargs = 1
+
+    def doit(self, **hints: Any) -> sp.Expr:
+        return (1 + sp.sign(self.args[0].doit(**hints))) / 2
+
+    def _eval_is_real(self) -> bool | None:
+        return self.args[0].is_real
+
+    def _eval_is_nonnegative(self) -> bool | None:
+        return self.args[0].is_real
+
+    def _latex(self, printer: Any, exp: Any = None) -> str:
+        return rf"\mathbb{{1}}\left[{printer._print(self.args[0])} > 0\right]"

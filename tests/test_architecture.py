@@ -1,0 +1,80 @@
+"""Imports go one way, and only where the design says."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "pref_toolkit"
+ORDER = ["logps", "losses", "metrics", "data", "training", "loops", "lab", "figures", "report", "cli"]
+FORBIDDEN_NAMES = {"utils", "helpers", "misc", "base", "core"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(path):
+    """The part of the design a file belongs to: its first name below the package."""
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+def imports_of(path):
+    """Every module a file imports, wherever in it, as dotted names."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def parts_imported(path):
+    return {name.split(".")[1] for name in imports_of(path) if name.startswith("pref_toolkit.")}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_imports_go_one_way(path):
+    part = part_of(path)
+    imported = parts_imported(path) - {part}
+    if part in ("__init__", "__main__"):
+        return
+    if part == "theory":
+        assert imported <= {"logps", "losses"}
+        return
+    assert part in ORDER, f"{part} has no place in the order of parts"
+    imported -= {"train", "TrainConfig", "__version__"}
+    later = [name for name in imported if name not in ORDER[: ORDER.index(part)]]
+    assert not later, f"{part} imports {later}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_libraries_stay_where_they_belong(path):
+    libraries = {name.split(".")[0] for name in imports_of(path)}
+    part = part_of(path)
+    if part != "figures":
+        assert "matplotlib" not in libraries
+    if part != "theory":
+        assert "sympy" not in libraries
+    if part in ("logps", "losses", "metrics", "theory"):
+        assert not libraries & {"transformers", "peft", "accelerate", "datasets", "tokenizers"}
+    if part == "data":
+        assert not libraries & {"peft", "accelerate"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_module_is_named_after_nothing(path):
+    assert not FORBIDDEN_NAMES & set(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def test_training_names_no_method():
+    from pref_toolkit.losses import METHODS
+
+    for path in (PACKAGE / "training").glob("*.py"):
+        constants = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
+        named = constants & set(METHODS) - {"dpo"}  # the default value of `method`
+        assert not named, f"{path.name} names {named}"
+
+
+def test_a_wrong_import_would_be_seen(tmp_path):
+    path = tmp_path / "x.py"
+    path.write_text("def f():\n    from pref_toolkit.cli import main\n")
+    assert parts_imported(path) == {"cli"}

@@ -1,0 +1,176 @@
+"""Checkpoints: a continued run is the uninterrupted one, and half a file is never taken for a whole."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+
+from pref_toolkit import TrainConfig, train
+from pref_toolkit.training import checkpoints
+from pref_toolkit.training.models import tiny, trainable
+
+
+def state_of(history):
+    return {name: value.detach().clone() for name, value in trainable(history.model).items()}
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("stops", [(4,), (3, 4), (1, 7)])
+def test_eight_steps_are_eight_steps_however_often_interrupted(stops, rows, quick, tmp_path):
+    """10 training examples in batches of 4: the third update crosses into the second pass."""
+    settings = {"lora_dropout": 0.3, "learning_rate": 1e-3, "output": str(tmp_path / "split")}
+    straight = train(*tiny(), rows, config=quick(**settings | {"output": str(tmp_path / "straight")}, max_steps=8))
+    for n, stop in enumerate((*stops, 8)):
+        torch.manual_seed(n)  # a continued run must not lean on whatever state it finds
+        history = train(*tiny(), rows, config=quick(**settings, max_steps=stop, resume=n > 0))
+    assert_same_bits(state_of(straight), state_of(history))
+    same = lambda row: {k: v for k, v in row.items() if k not in ("seconds", "kl")}
+    assert [same(r) for r in straight.steps] == [same(r) for r in history.steps]
+    assert straight.before == history.before and straight.after == history.after
+
+
+CHANGES = {
+    "seed": {"seed": 1},
+    "learning_rate": {"learning_rate": 1e-2},
+    "batch_size": {"batch_size": 3},
+    "lora_rank": {"lora_rank": 4},
+    "hyperparameter beta": {"beta": 0.2},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_another_run_is_not_continued(name, rows, quick, tmp_path):
+    train(*tiny(), rows, config=quick(output=str(tmp_path)))
+    change = dict(CHANGES[name])
+    hyperparameters = {k: change.pop(k) for k in list(change) if k == "beta"}
+    with pytest.raises(ValueError, match=f"cannot be continued, these differ: .*{name}: "):
+        train(*tiny(), rows, config=quick(output=str(tmp_path), resume=True, **change), **hyperparameters)
+
+
+def test_other_data_or_weights_are_not_continued(rows, quick, tmp_path):
+    train(*tiny(), rows, config=quick(output=str(tmp_path)))
+    resume = quick(output=str(tmp_path), resume=True)
+    with pytest.raises(ValueError, match="data: "):
+        train(*tiny(), [*rows[:-1], rows[-1] | {"chosen": "else"}], config=resume)
+    model, tokenizer = tiny()
+    with torch.no_grad():
+        weight = model.model.embed_tokens.weight
+        weight[[5, 6]] = weight[[6, 5]]
+    with pytest.raises(ValueError, match="base weights: "):
+        train(model, tokenizer, rows, config=resume)
+
+
+DAMAGE = {
+    "deleted": lambda path: path.unlink(),
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one bit flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("file", ["adapter.safetensors", "optimizer.safetensors", "rng.safetensors", "manifest.json"])
+def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, tmp_path):
+    write_two(tmp_path)
+    DAMAGE[damage](tmp_path / "step-00000002" / file)
+    if (file, damage) == ("manifest.json", "one bit flipped"):  # the last bit of a JSON text: "}" becomes "|"
+        assert (tmp_path / "step-00000002" / file).read_bytes().endswith(b"|")
+    found = checkpoints.newest(tmp_path)
+    assert found.step == 1
+    assert "step-00000002" in found.skipped[0] and file in found.skipped[0]
+
+
+def write_two(directory):
+    for step in (1, 2):
+        tensors = {name: {"w": torch.full((3,), float(step))} for name in ("adapter", "optimizer", "rng")}
+        checkpoints.save(directory, step, tensors, {"method": "dpo"}, keep=2)
+
+
+def test_a_manifest_cannot_point_outside_its_directory(tmp_path):
+    write_two(tmp_path)
+    path = tmp_path / "step-00000002" / "manifest.json"
+    manifest = json.loads(path.read_text())
+    manifest["files"]["../step-00000001/adapter.safetensors"] = manifest["files"]["adapter.safetensors"]
+    path.write_text(json.dumps(manifest))
+    assert checkpoints.newest(tmp_path).step == 1
+
+
+def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
+    write_two(tmp_path)
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoints, "save_file", full)
+    with pytest.raises(ValueError, match=r"step-00000003 of 12 bytes could not be written .*No space left"):
+        checkpoints.save(tmp_path, 3, {"adapter": {"w": torch.zeros(3)}}, {}, keep=1)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
+    assert checkpoints.newest(tmp_path).step == 2
+
+
+def test_old_checkpoints_go_only_after_the_new_one_verifies(tmp_path, monkeypatch):
+    write_two(tmp_path)
+
+    def unreadable(path, *_):
+        raise ValueError("adapter.safetensors is not what the manifest says")
+
+    monkeypatch.setattr(checkpoints, "_read", unreadable)
+    with pytest.raises(ValueError):
+        checkpoints.save(tmp_path, 3, {"adapter": {"w": torch.zeros(3)}}, {}, keep=1)
+    monkeypatch.undo()
+    assert checkpoints.newest(tmp_path).step == 2
+
+
+def _train_slowly_saving(rows, output, steps, ready):
+    """The child of the kill test: every sync of a file takes 5 ms, so that most of the time is spent in saves."""
+    sync = checkpoints._sync
+
+    def slow_sync(path):
+        ready.set()
+        time.sleep(0.005)
+        sync(path)
+
+    checkpoints._sync = slow_sync
+    torch.set_num_threads(1)
+    config = TrainConfig(
+        output=output, resume=True, max_steps=steps, batch_size=2, held_out=0, lora_rank=2, save_every=1, samples=0
+    )
+    train(*tiny(), rows, config=config)
+
+
+def test_killed_at_ten_random_moments_of_saving_it_resumes_each_time(rows, tmp_path):
+    """After each SIGKILL the newest checkpoint is whole; in the end the run equals one that was never killed."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pref_toolkit.training.loop"])
+    moments = random.Random(0)
+    reached = []
+    for _ in range(10):
+        ready = context.Event()
+        child = context.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / "killed"), 10_000, ready))
+        child.start()
+        assert ready.wait(60)
+        time.sleep(moments.uniform(0, 0.25))
+        os.kill(child.pid, signal.SIGKILL)
+        child.join()
+        found = checkpoints.newest(tmp_path / "killed" / "checkpoints")
+        reached.append(found.step if found else 0)
+    assert reached == sorted(reached) and reached[-1] > 0
+    total = reached[-1] + 2
+    for name in ("killed", "whole"):
+        ready = context.Event()  # held here while the child uses it
+        child = context.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / name), total, ready))
+        child.start()
+        child.join()
+        assert child.exitcode == 0
+    ends = [checkpoints.newest(tmp_path / name / "checkpoints") for name in ("killed", "whole")]
+    assert ends[0].step == ends[1].step == total
+    for file in ("adapter", "optimizer", "rng"):
+        assert_same_bits(ends[0].tensors[file], ends[1].tensors[file])
