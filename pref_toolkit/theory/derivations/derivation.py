@@ -157,5 +157,5 @@ class Derivation:
             tag = f"{self.name.replace('_', ' ')} {number}"
             # Not $$: Sphinx puts a formula of several lines into a split, where a tag is an error.
             equation = [r"\begin{equation*}", rf"{step.latex()} \tag{{{tag}}}", r"\end{equation*}"]
-            lines += ["", f"{step.why} *{_SHOWN[step.check]}*", "", *equation]
+            lines += ["", f"*{_SHOWN[step.check]}* {step.why}", "", *equation]
         return "\n".join(lines)
