@@ -130,7 +130,7 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        data = lab.pairs(3000, seed=config.seed)
+        data = lab.pairs(lab.defaults.PAIRS, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
     _print_table({"before": history.before, "after": history.after})
     if arguments.model == "lab":
@@ -234,7 +234,14 @@ def _complain(sentence: str) -> int:
 
 def _with_nearest(complaint: str, known: list[str]) -> str:
     """The parser's complaint on one line, with the nearest known name if it is about an unknown one."""
-    complaint = re.sub(r"\s*\n\s*", " ", complaint).replace("<class '", "").replace("'>", "").replace("typing.", "")
+    complaint = re.sub(r"\s*\n\s*", " ", complaint)
+    complaint = re.sub(r'Parser key "(\w+)"', r"\1", complaint)
+    complaint = re.sub(r"<class '(\w+)'>|typing\.", r"\1", complaint)
+    complaint = re.sub(
+        r"Does not validate against any of the Union subtypes Subtypes: \[([^\]]*)\].*Given value: ",
+        lambda found: f"Expected {found[1].replace(', NoneType', ' or nothing')}. Got value: ",
+        complaint,
+    )
     unknown = re.search(
         r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|invalid choice: '([\w-]+)'", complaint
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 from scipy.stats import norm, spearmanr
 from torch import Tensor
 
@@ -68,6 +69,18 @@ def sampled_kl(policy: Tensor, reference: Tensor) -> tuple[float, float]:
     ratio = (policy - reference).double()
     error = ratio.std().item() / math.sqrt(len(ratio)) if len(ratio) > 1 else math.inf
     return ratio.mean().item(), error
+
+
+def mean_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
+    """Normal interval for the mean of independent values, such as wins with a tie as half: narrower than for yes or no.
+
+    Raises:
+        ValueError: for fewer than 2 values.
+    """
+    if len(values) < 2:
+        raise ValueError("an interval wants at least 2 values")
+    half = float(norm.ppf(0.5 + level / 2)) * float(np.std(values, ddof=1)) / math.sqrt(len(values))
+    return float(np.mean(values)) - half, float(np.mean(values)) + half
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:

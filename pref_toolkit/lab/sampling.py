@@ -37,14 +37,14 @@ def pairs(
 
 
 def _from_model(asked: list[str], rng: random.Random) -> list[tuple[str, str]]:
-    """Two samples to each prompt, drawn again together until they differ: what an annotator is shown."""
+    """Two samples to each prompt, drawn again together until they differ and both say something."""
     model, tokenizer = shipped.load()
     drawn = [("", "")] * len(asked)
-    while equal := [i for i, (first, second) in enumerate(drawn) if first == second]:
-        twice = [asked[i] for i in equal for _ in range(2)]
+    while again := [i for i, pair in enumerate(drawn) if pair[0] == pair[1] or "" in pair]:
+        twice = [asked[i] for i in again for _ in range(2)]
         seed = rng.getrandbits(32)
         said = generate(model, tokenizer, twice, max_new_tokens=shipped.LONGEST, seed=seed, batch_size=512)
-        for i, first, second in zip(equal, said[::2], said[1::2]):
+        for i, first, second in zip(again, said[::2], said[1::2]):
             drawn[i] = (first, second)
     return drawn
 

@@ -42,7 +42,7 @@ class TrainConfig:
     seed: int = 0
     epochs: float = 1.0
     max_steps: int | None = None
-    batch_size: int = 32
+    batch_size: int = 8
     tokens_per_forward: int = 8192
     max_length: int = 1024
     learning_rate: float = 1e-4

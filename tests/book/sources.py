@@ -64,7 +64,7 @@ class Page:
     @cached_property
     def prose(self) -> str:
         """What a reader takes on trust: neither code nor mathematics, links, glued values and the like."""
-        text = re.sub(r"\A---\n.*?\n---\n", "", self.text, flags=re.S)
+        text = re.sub(r"\A---\n.*?\n---\n|^%.*?$", "", self.text, flags=re.S | re.M)
         text = re.sub(r"^```\{code-cell\}.*?^```$", "", text, flags=re.S | re.M)
         text = re.sub(r"^```(?!\{).*?^```$", "", text, flags=re.S | re.M)
         text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "", text, flags=re.S)
