@@ -115,6 +115,22 @@ def test_a_loss_that_reads_lengths():
     near(path[1], torch.softmax(torch.tensor(np.log(0.5) + pull * slope), dim=0), 1e-12)
 
 
+def test_s_dpo_on_plackett_luce_triples_finds_the_rlhf_optimum():
+    first = torch.softmax(REWARD[:3], dim=0)
+    triples = bandits.Comparisons(torch.tensor([[0, 1, 2], [1, 0, 2], [2, 0, 1]]), first)
+    reference = REFERENCE[:3] / REFERENCE[:3].sum()
+    found = minimise(losses.s_dpo, triples, reference, steps=400, learning_rate=4, beta=1.0)[-1]
+    near(found, bandits.rlhf_optimum(reference, REWARD[:3], 1.0)[0], 1e-6)
+
+
+def test_a_loss_that_reads_labels():
+    answers = bandits.Comparisons(torch.tensor([[0], [1]]), torch.tensor([0.5, 0.5], dtype=torch.float64))
+    given = {"desirable": torch.tensor([True, False]), "kl": torch.zeros(1)}
+    path = minimise(losses.kto, answers, [0.5, 0.5], steps=1, learning_rate=1.0, beta=1.0, **given)
+    # Each slope is -+ 1/4 by its log-probability; log pi(0) has slope (1/2, -1/2) by the logits, log pi(1) the reverse.
+    near(path[1], torch.softmax(torch.tensor([0.125, -0.125]).double(), dim=0), 1e-12)
+
+
 @pytest.mark.parametrize("reference", [[0.5, 0.6], [1.0, 0.0], [[0.5, 0.5]]])
 def test_what_is_not_a_reference(reference):
     with pytest.raises(ValueError, match="reference wants K positive probabilities that sum to 1"):

@@ -30,6 +30,19 @@ def test_dpo_displaces_the_chosen_response():
     assert z > 0.95
 
 
+def test_supervised_learning_of_the_chosen_response_holds_it_up():
+    path = displacement(losses.dpo_nll, beta=0.1, alpha=0.2)
+    assert path[-1, 0] > 0.95
+    near(path[-1, 0], 0.98, 0.01)
+
+
+@pytest.mark.parametrize(("loss", "given"), [(losses.ipo, {"tau": 0.1}), (losses.dpop, {"beta": 0.1, "lam": 50.0})])
+def test_smaller_steps_for_steeper_losses(loss, given):
+    path = displacement(loss, learning_rate=0.1, **given)
+    assert bool(torch.isfinite(path).all())
+    assert path[-1, 0] > path[-1, 1]
+
+
 def test_a_tabular_softmax_never_lowers_the_chosen_response_on_a_single_pair():
     """One step of every size on 10,000 random policies: log pi(y_w) never falls."""
     generator = torch.Generator().manual_seed(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import sympy as sp
@@ -87,12 +88,18 @@ class Derivation:
         title: what is derived, in words.
         steps: the lines, in order.
         assumptions: what is taken for granted, in words, besides the lines that say so.
+        choices: definitions of a function that the lines leave open, under the name the loss gives to each.
     """
 
     name: str
     title: str
     steps: tuple[Step, ...]
     assumptions: tuple[str, ...] = ()
+    choices: Mapping[str, Step] = field(default_factory=dict)
+
+    def choose(self, name: str) -> Derivation:
+        """This derivation with its open function defined as the choice ``name``."""
+        return replace(self, steps=(self.choices[name], *self.steps), choices={})
 
     def verify(self) -> None:
         """Prove every step that says it is proved.
@@ -133,18 +140,22 @@ class Derivation:
         return None if self._loss_name is None else self._last(self._loss_name)
 
     @property
+    def loss_arguments(self) -> tuple[sp.Symbol, ...]:
+        """What the loss is differentiated by: ``(l_w, l_l)`` for a pair; nothing without a loss."""
+        return () if self._loss_name is None else self._loss_name.args
+
+    @property
     def gradient(self) -> tuple[sp.Expr, ...]:
         """The proved derivative of the loss by each of its arguments, ``(dL/dl_w, dL/dl_l)`` for a pair."""
-        if self._loss_name is None:
-            return ()
-        return tuple(self._last(sp.Derivative(self._loss_name, x)) for x in self._loss_name.args)
+        return tuple(self._last(sp.Derivative(self._loss_name, x)) for x in self.loss_arguments)
 
     def _repr_markdown_(self) -> str:
         lines = [f"**{self.title}**", ""]
         lines += [f"- {text}" for text in self.assumptions]
+        lines += [f"- `{name}`: ${choice.latex()}$. {choice.why}" for name, choice in self.choices.items()]
         for number, step in enumerate(self.steps, start=1):
             tag = f"{self.name.replace('_', ' ')} {number}"
             # Not $$: Sphinx puts a formula of several lines into a split, where a tag is an error.
             equation = [r"\begin{equation*}", rf"{step.latex()} \tag{{{tag}}}", r"\end{equation*}"]
-            lines += ["", f"{step.why} *{_SHOWN[step.check]}*", "", *equation]
+            lines += ["", f"*{_SHOWN[step.check]}* {step.why}", "", *equation]
         return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Preferences: the Bradley-Terry model and its likelihood."""
+"""Preferences: the models of Bradley and Terry for pairs, of Plackett and Luce for rankings, and their likelihoods."""
 
 from __future__ import annotations
 
@@ -83,4 +83,62 @@ bradley_terry = Derivation(
         ),
     ),
     assumptions=("Comparisons are independent given the scores.",),
+)
+
+s_1, s_2, s_3 = sp.symbols("s_1 s_2 s_3", real=True)
+ranked = L(s_1, s_2, s_3)
+all_three = sp.exp(s_1) + sp.exp(s_2) + sp.exp(s_3)
+last_two = sp.exp(s_2) + sp.exp(s_3)
+
+plackett_luce = Derivation(
+    name="plackett_luce",
+    title="Plackett-Luce: a ranking is a sequence of choices",
+    steps=(
+        define(
+            P(s_1, s_2, s_3),
+            sp.exp(s_1) / all_three * sp.exp(s_2) / last_two,
+            "The first is chosen among all three, the second among the two that are left; the third has no rival.",
+        ),
+        equal(
+            P(s_1, s_2, s_3)
+            + P(s_1, s_3, s_2)
+            + P(s_2, s_1, s_3)
+            + P(s_2, s_3, s_1)
+            + P(s_3, s_1, s_2)
+            + P(s_3, s_2, s_1),
+            sp.Integer(1),
+            "These are the probabilities of the six rankings.",
+        ),
+        equal(
+            P(s_1, s_2, s_3) + P(s_1, s_3, s_2) + P(s_3, s_1, s_2),
+            sigma(s_1 - s_2),
+            "Two responses are ordered as Bradley-Terry says, whatever the third is worth.",
+        ),
+        define(ranked, -sp.log(P(s_1, s_2, s_3)), "The loss is the negative log-likelihood of the ranking."),
+        equal(
+            ranked,
+            -(s_1 - sp.log(all_three)) - (s_2 - sp.log(last_two)),
+            "The loss, as implemented, for three responses.",
+        ),
+        equal(
+            sp.Derivative(ranked, s_1),
+            sp.exp(s_1) / all_three - 1,
+            "At each choice the one chosen is lifted by the probability it lacked,",
+        ),
+        equal(
+            sp.Derivative(ranked, s_2),
+            sp.exp(s_2) / all_three + sp.exp(s_2) / last_two - 1,
+            "and each of the others lowered by its own:",
+        ),
+        equal(
+            sp.Derivative(ranked, s_3),
+            sp.exp(s_3) / all_three + sp.exp(s_3) / last_two,
+            "the last one loses twice.",
+        ),
+        equal(P(c, c, c), sp.Rational(1, 6), "Equal scores make all rankings equally likely: the loss is $\\log 3!$."),
+    ),
+    assumptions=(
+        "Written out for three responses; more only make the lines longer.",
+        "Each choice among those left depends on their scores alone.",
+    ),
 )

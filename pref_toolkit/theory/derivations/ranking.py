@@ -1,4 +1,4 @@
-"""Losses that rank: the hinge of RSO and the calibration of SLiC-HF."""
+"""Losses that rank: the hinge of RSO, the calibration of SLiC-HF, the contrast of Click and the ranks of RRHF."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import (
     D,
     L,
+    alpha,
     indicator,
     l_l,
     l_w,
     lam,
+    n_w,
     r_l,
     r_w,
     relu,
@@ -99,4 +101,88 @@ slic_hf = Derivation(
         ),
     ),
     assumptions=("There is no reference: likelihoods themselves are compared.",),
+)
+
+lead = sp.Symbol("gamma", nonnegative=True)
+
+click = Derivation(
+    name="click",
+    title="Click: contrast the model's own samples, and keep the data likely",
+    steps=(
+        define(
+            calibration(l_w, l_l),
+            relu(lead - l_w + l_l),
+            "A good sample of the model must be likelier than a bad one of the same prompt by $\\gamma$ nats.",
+        ),
+        define(
+            loss,
+            sp.Subs(-l_target + alpha * calibration(l_w, l_l), l_target, l_w / n_w),
+            "The data's response is learned, as a mean per token; where none is given the good sample serves.",
+        ),
+        equal(
+            loss,
+            -l_w / n_w + alpha * relu(lead - l_w + l_l),
+            "The loss, as implemented, without a separate response of the data.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            -1 / n_w - alpha * indicator(lead - l_w + l_l),
+            "The good sample is lifted, by $\\alpha$ more while its lead is too small;",
+        ),
+        equal(sp.Derivative(loss, l_l), alpha * indicator(lead - l_w + l_l), "the bad one is lowered only so long."),
+        equal(L(t, t), -t / n_w + alpha * lead, "Two samples that are equally likely."),
+    ),
+    assumptions=("The formula is that of the paper as we read it.", "There is no reference."),
+)
+
+l_1, l_2, l_3, mean_1, mean_2, mean_3 = sp.symbols("l_1 l_2 l_3 m_1 m_2 m_3", real=True)
+n_1, n_2, n_3, v = sp.symbols("n_1 n_2 n_3 v", positive=True)
+weight = sp.Symbol("weight", nonnegative=True)
+listed = L(l_1, l_2, l_3)
+
+rrhf = Derivation(
+    name="rrhf",
+    title="RRHF: order the means per token as the scores order the responses",
+    steps=(
+        define(mean_1, l_1 / n_1, "Mean log-probability per token of the response that scores highest,"),
+        define(mean_2, l_2 / n_2, "of the next"),
+        define(mean_3, l_3 / n_3, "and of the last."),
+        define(
+            calibration(t),
+            relu(t),
+            "A worse response that is likelier by $t$ nats a token costs $t$; one that is not, nothing. There is "
+            "no margin.",
+        ),
+        define(
+            listed,
+            calibration(mean_2 - mean_1) + calibration(mean_3 - mean_1) + calibration(mean_3 - mean_2) - weight * l_1,
+            "All pairs of different score, and supervised learning of the best response, by its sum.",
+        ),
+        equal(
+            listed,
+            relu(l_2 / n_2 - l_1 / n_1) + relu(l_3 / n_3 - l_1 / n_1) + relu(l_3 / n_3 - l_2 / n_2) - weight * l_1,
+            "The loss, as implemented, for three responses.",
+        ),
+        equal(
+            sp.Derivative(listed, l_1),
+            -(indicator(mean_2 - mean_1) + indicator(mean_3 - mean_1)) / n_1 - weight,
+            "The best response is lifted once for each that is likelier, and always by the supervised term;",
+        ),
+        equal(
+            sp.Derivative(listed, l_2),
+            (indicator(mean_2 - mean_1) - indicator(mean_3 - mean_2)) / n_2,
+            "one in the middle is lowered against better ones, lifted against worse;",
+        ),
+        equal(
+            sp.Derivative(listed, l_3),
+            (indicator(mean_3 - mean_1) + indicator(mean_3 - mean_2)) / n_3,
+            "the last is lowered until it is last.",
+        ),
+        equal(
+            L(n_1 * (t + u + v), n_2 * (t + u), n_3 * t),
+            -weight * n_1 * (t + u + v),
+            "In the right order only the supervised term is left.",
+        ),
+    ),
+    assumptions=("Written out for three responses with scores in falling order; more only add pairs.",),
 )

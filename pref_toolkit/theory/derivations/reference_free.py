@@ -1,11 +1,11 @@
-"""Losses without a reference that keep a supervised term: ORPO."""
+"""Losses without a reference that keep a supervised term: ORPO and CPO."""
 
 from __future__ import annotations
 
 import sympy as sp
 
 from pref_toolkit.theory.derivations.derivation import Derivation, define, equal
-from pref_toolkit.theory.derivations.symbols import L, lam, n_l, n_w, sigma
+from pref_toolkit.theory.derivations.symbols import L, alpha, beta, lam, n_l, n_w, sigma
 
 # Odds need probabilities strictly below 1.
 l_w, l_l, t, c = sp.symbols("l_w l_l t c", negative=True)
@@ -53,4 +53,36 @@ orpo = Derivation(
         ),
     ),
     assumptions=("No response has probability 1.",),
+)
+
+r = sp.Symbol("r", real=True)
+rho_w, rho_l = sp.symbols("rho_w rho_l", real=True)
+
+cpo = Derivation(
+    name="cpo",
+    title="CPO: DPO with a reference that likes all responses equally",
+    steps=(
+        define(
+            rho_w, l_w - r, "Let the reference give the same log-probability $r$ to both responses: to the chosen one"
+        ),
+        define(rho_l, l_l - r, "and to the rejected one."),
+        define(
+            loss,
+            -sp.log(sigma(beta * (rho_w - rho_l))) - alpha * l_w / n_w,
+            "DPO's loss, and the supervised loss of the chosen response in the place of the missing pull to the "
+            "reference.",
+        ),
+        equal(
+            loss,
+            -sp.log(sigma(beta * (l_w - l_l))) - alpha * l_w / n_w,
+            "The reference drops out. The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-beta * (l_w - l_l)) - alpha / n_w,
+            "The chosen response is lifted even where the pair is won;",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * (l_w - l_l)), "the rejected one is lowered as in DPO."),
+        equal(L(t, t), sp.log(2) - alpha * t / n_w, "Two responses that are equally likely."),
+    ),
 )

@@ -15,7 +15,7 @@ rho_w, rho_l = sp.symbols("rho_w rho_l", real=True)
 D = sp.Symbol("margin", real=True)  # SymPy sorts by name: this one prints beta D, not D beta
 n_w, n_l = sp.symbols("n_w n_l", positive=True)
 beta, tau = sp.symbols("beta tau", positive=True)
-lam = sp.Symbol("lam", nonnegative=True)
+lam, alpha = sp.symbols("lam alpha", nonnegative=True)
 gamma, delta = sp.symbols("gamma delta", real=True)
 
 L = sp.Function(r"\mathcal{L}", real=True)

@@ -1,0 +1,204 @@
+"""Beyond pairs: scores that say by how much, several rejected responses, and single labelled answers."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, nonnegative, positive
+from pref_toolkit.theory.derivations.margin import MARGIN
+from pref_toolkit.theory.derivations.symbols import D, L, alpha, beta, l_l, l_w, lam, r_l, r_w, s_l, s_w, sigma
+
+gap, eps, Z = sp.symbols("Delta eps Z", positive=True)
+t, w, offset = sp.symbols("t p_w o", real=True)
+beats = sp.Function("P", positive=True)
+
+loss = L(l_w, l_l)
+
+odpo = Derivation(
+    name="odpo",
+    title="DPO with an offset: some preferences are stronger",
+    steps=(
+        *MARGIN,
+        define(s_w, s_l + gap, "The judge scores the chosen response higher, by $\\Delta > 0$."),
+        define(
+            offset, alpha * sp.log(s_w - s_l), "The offset by which the policy's rewards should differ grows with it."
+        ),
+        argue(
+            r"\Pr(\hat s_w - \hat s_l > o) = \sigma(\beta D - o), \quad \hat s = \beta \rho + \text{Gumbel noise}",
+            "The difference of two Gumbel variables is logistic.",
+        ),
+        define(
+            beats(t),
+            1 - sigma(offset - t),
+            "So, with rewards that differ by $t$, this is the chance of a lead beyond the offset.",
+        ),
+        define(loss, -sp.log(beats(beta * D)), "The loss is its negative logarithm."),
+        equal(loss, -sp.log(sigma(beta * D - alpha * sp.log(s_w - s_l))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(offset - beta * D),
+            "The pull goes on until the lead exceeds the offset,",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(offset - beta * D), "on both responses."),
+        equal(
+            L(r_w, r_l),
+            sp.log(1 + (s_w - s_l) ** alpha),
+            "At the reference. With $\\alpha = 0$, or scores that differ by 1, this is DPO's.",
+        ),
+    ),
+    assumptions=("Rewards carry Gumbel noise.",),
+)
+
+l_1, l_2, l_3, r_1, r_2, r_3 = sp.symbols("l_1 l_2 l_3 r_1 r_2 r_3", real=True)
+rho_1, rho_2, rho_3, s_1, s_2, s_3 = sp.symbols("rho_1 rho_2 rho_3 s_1 s_2 s_3", real=True)
+p_1, p_2, p_3 = sp.symbols("p_1 p_2 p_3", positive=True)
+listed = L(l_1, l_2, l_3)
+total = sp.exp(beta * rho_1) + sp.exp(beta * rho_2) + sp.exp(beta * rho_3)
+
+s_dpo = Derivation(
+    name="s_dpo",
+    title="S-DPO: one chosen response against several",
+    steps=(
+        define(rho_1, l_1 - r_1, "The chosen response's log-ratio,"),
+        define(rho_2, l_2 - r_2, "the first rejected one's"),
+        define(rho_3, l_3 - r_3, "and the second's."),
+        define(s_1, beta * rho_1 + beta * sp.log(Z), "The rewards for which the policy is RLHF's optimum,"),
+        define(s_2, beta * rho_2 + beta * sp.log(Z), "all with the same $Z$:"),
+        define(s_3, beta * rho_3 + beta * sp.log(Z), "one prompt."),
+        define(
+            listed,
+            -sp.log(sp.exp(s_1) / (sp.exp(s_1) + sp.exp(s_2) + sp.exp(s_3))),
+            "Plackett-Luce's probability that the chosen one is first; the order of the others is not asked for.",
+        ),
+        equal(
+            listed,
+            sp.log(1 + sp.exp(beta * (rho_2 - rho_1)) + sp.exp(beta * (rho_3 - rho_1))),
+            "The loss, as implemented.",
+        ),
+        define(p_1, sp.exp(beta * rho_1) / total, "The probability of being first,"),
+        define(p_2, sp.exp(beta * rho_2) / total, "of each"),
+        define(p_3, sp.exp(beta * rho_3) / total, "response."),
+        equal(sp.Derivative(listed, l_1), -beta * (1 - p_1), "The chosen response is lifted by what it lacks;"),
+        equal(sp.Derivative(listed, l_2), beta * p_2, "a rejected one is lowered by its own probability:"),
+        equal(sp.Derivative(listed, l_3), beta * p_3, "the strongest rival is lowered most."),
+        equal(L(r_1, r_2, r_3), sp.log(3), "At the reference."),
+        argue(
+            r"\rho_3 \to -\infty \implies \mathcal{L} \to -\log \sigma(\beta(\rho_1 - \rho_2))",
+            "A rejected response that became impossible drops out. With one left this is DPO.",
+        ),
+    ),
+    assumptions=("Written out for two rejected responses; more only add terms to the sum.",),
+)
+
+exo = Derivation(
+    name="exo",
+    title="EXO: the divergence from the policy to the labels, not from the labels to the policy",
+    steps=(
+        *MARGIN,
+        define(
+            w,
+            sp.exp(beta * l_w - beta * r_w) / (sp.exp(beta * l_w - beta * r_w) + sp.exp(beta * l_l - beta * r_l)),
+            "The policy's share of the chosen response, tilted by $\\beta$ against the reference.",
+        ),
+        equal(w, sigma(beta * D), "It is a function of the margin."),
+        define(
+            loss,
+            w * sp.log(w / (1 - eps)) + (1 - w) * sp.log((1 - w) / eps),
+            "The divergence from the policy's shares to the label's, $1 - \\epsilon$ and $\\epsilon$. DPO's is "
+            "the other one.",
+        ),
+        equal(
+            loss,
+            sigma(beta * D) * (sp.log(sigma(beta * D)) - sp.log(1 - eps))
+            + sigma(-beta * D) * (sp.log(sigma(-beta * D)) - sp.log(eps)),
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * sigma(beta * D) * sigma(-beta * D) * (beta * D - sp.log((1 - eps) / eps)),
+            "The target is finite, and the pull fades where the policy is sure, right or wrong,",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            -beta * sigma(beta * D) * sigma(-beta * D) * (beta * D - sp.log((1 - eps) / eps)),
+            "on both responses.",
+        ),
+        equal(L(r_w, r_l), -sp.log(2) - (sp.log(1 - eps) + sp.log(eps)) / 2, "At the reference."),
+    ),
+    assumptions=("A pair; for more responses the sum has more terms.",),
+)
+
+l, r, rho, z_0, delta = sp.symbols("l r rho z_0 delta", real=True)  # noqa: E741  the papers' letter
+s = sp.Symbol("s", real=True)
+worth = sp.Function("v", real=True)
+labelled = L(l)
+certain = sp.Function(r"\mathcal{B}", real=True)
+
+kto = Derivation(
+    name="kto",
+    title="KTO: gains and losses against a reference point",
+    steps=(
+        define(rho, l - r, "The answer's log-ratio is its reward, in units of $1 / \\beta$."),
+        define(
+            worth(t),
+            lam * sigma(s * beta * t),
+            "Its worth at distance $t$ from the reference point: concave in gains, convex in losses, bounded. "
+            "The sign $s$ is "
+            "$+1$ for a desirable answer and $-1$ for another; $\\lambda$ is the weight of that kind.",
+        ),
+        define(
+            labelled,
+            lam - worth(rho - z_0),
+            "The loss is what is missing to the best; the point $z_0$ carries no gradient.",
+        ),
+        equal(labelled, lam * (1 - sigma(s * beta * (rho - z_0))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(labelled, l),
+            -s * lam * beta * sigma(s * beta * (rho - z_0)) * sigma(-s * beta * (rho - z_0)),
+            "The pull is largest at the reference point and fades on both sides:",
+        ),
+        nonnegative(lam * sigma(-s * beta * (rho - z_0)), "the loss is never negative,"),
+        equal(labelled, lam * sigma(-s * beta * (rho - z_0)), "in this form,"),
+        nonnegative(lam * sigma(s * beta * (rho - z_0)), "and what it lacks to $\\lambda$ is not, either:"),
+        equal(
+            lam - labelled,
+            lam * sigma(s * beta * (rho - z_0)),
+            "so it is bounded, and answers far on the wrong side stop teaching.",
+        ),
+        equal(sp.Subs(labelled, (l, z_0), (r, 0)), lam / 2, "At the reference, where the divergence $z_0$ is 0."),
+    ),
+    assumptions=("Worth is judged against the mean reward $z_0$ of mismatched answers, which estimates a divergence.",),
+)
+
+bco = Derivation(
+    name="bco",
+    title="BCO: a binary classifier whose logit is the reward",
+    steps=(
+        define(rho, l - r, "The answer's log-ratio."),
+        define(
+            labelled,
+            -sp.log(1 / (1 + sp.exp(-s * (beta * rho - delta)))),
+            "Logistic regression of the label $s = \\pm 1$ on the reward, shifted by $\\delta$, the mean reward "
+            "so far.",
+        ),
+        equal(labelled, -sp.log(sigma(s * (beta * rho - delta))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(labelled, l),
+            -s * beta * sigma(-s * (beta * rho - delta)),
+            "A desirable answer rises, another one falls, as far as the classifier errs; the shift carries no "
+            "gradient.",
+        ),
+        define(certain(t), -sp.log(sigma(t)), "The classifier's loss at logit $t$: DPO's at margin $t$."),
+        equal(
+            sp.exp(certain(s_w - delta) + certain(delta - s_l)) - sp.exp(certain(s_w - s_l)),
+            sp.exp(delta - s_w) + sp.exp(s_l - delta),
+            "A desirable and an undesirable answer with rewards $s_w$ and $s_l$: exponentials of both losses and "
+            "of DPO's",
+        ),
+        positive(
+            sp.exp(delta - s_w) + sp.exp(s_l - delta),
+            "differ by something positive: the classifier's loss bounds DPO's from above, for every shift.",
+        ),
+        equal(sp.Subs(labelled, (l, delta), (r, 0)), sp.log(2), "At the reference, where the mean reward is 0."),
+    ),
+)

@@ -1,0 +1,415 @@
+"""One family: losses that differ from DPO by one choice, of the link, the divergence, the noise, the anchor or the price."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, nonnegative
+from pref_toolkit.theory.derivations.margin import MARGIN
+from pref_toolkit.theory.derivations.symbols import (
+    D,
+    L,
+    alpha,
+    beta,
+    l_l,
+    l_w,
+    n_l,
+    n_w,
+    r_l,
+    r_w,
+    relu,
+    rho_l,
+    rho_w,
+    s_l,
+    s_w,
+    sigma,
+    tau,
+)
+
+eps = sp.Symbol("eps", positive=True)
+Z, u, order, pi, ref = sp.symbols("Z u alpha pi p", positive=True)
+t, rho, b_w, b_l, nu, r, m, m_ref = sp.symbols("t rho b_w b_l nu r m m_ref", real=True)
+f, g = (sp.Function(name, real=True) for name in "fg")
+single = sp.Function(r"\mathcal{S}", real=True)
+noisy = sp.Function(r"\mathcal{N}", real=True)
+
+loss = L(l_w, l_l)
+logistic = -sp.log(sigma(t))
+
+
+def slope(function: sp.Expr, x: sp.Symbol, at: sp.Expr) -> sp.Subs:
+    """The derivative of a function of ``x``, at a point."""
+    return sp.Subs(sp.Derivative(function, x), x, at)
+
+
+BOTH_SIDES = (
+    define(single(t), logistic, "DPO's loss at reward difference $t$."),
+    define(m, beta * D, "The policy's reward difference."),
+)
+
+cdpo = Derivation(
+    name="cdpo",
+    title="Conservative DPO: a share of the labels is wrong",
+    steps=(
+        *MARGIN,
+        *BOTH_SIDES,
+        define(
+            loss,
+            (1 - eps) * single(m) + eps * single(-m),
+            "A label is right with probability $1 - \\epsilon$: the expected loss over right and wrong ones.",
+        ),
+        equal(
+            loss,
+            -(1 - eps) * sp.log(sigma(beta * D)) - eps * sp.log(sigma(-beta * D)),
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * (sigma(beta * D) - (1 - eps)),
+            "The pull is the model's probability less the label's:",
+        ),
+        equal(sp.Derivative(loss, l_l), -beta * (sigma(beta * D) - (1 - eps)), "a finite target, on both responses."),
+        equal(
+            slope((1 - eps) * single(t) + eps * single(-t), t, sp.log((1 - eps) / eps)),
+            sp.Integer(0),
+            "It is reached where $\\beta D$ is the log-odds of a right label.",
+        ),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+    ),
+    assumptions=("Labels are wrong independently, with a known probability below 1/2.",),
+)
+
+robust_dpo = Derivation(
+    name="robust_dpo",
+    title="Robust DPO: wrong labels, corrected without bias",
+    steps=(
+        *MARGIN,
+        *BOTH_SIDES,
+        define(
+            noisy(t),
+            ((1 - eps) * single(t) - eps * single(-t)) / (1 - 2 * eps),
+            "A combination of the loss with the label as it stands and the label turned round,",
+        ),
+        equal(
+            (1 - eps) * noisy(t) + eps * noisy(-t),
+            single(t),
+            "whose mean over labels that are wrong with probability $\\epsilon$ is DPO's loss on right ones.",
+        ),
+        define(loss, noisy(m), "This is the loss."),
+        equal(
+            loss,
+            (-(1 - eps) * sp.log(sigma(beta * D)) + eps * sp.log(sigma(-beta * D))) / (1 - 2 * eps),
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * ((1 - eps) * sigma(-beta * D) + eps * sigma(beta * D)) / (1 - 2 * eps),
+            "Every pair is pulled on for ever, the more so the more noise is assumed,",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * ((1 - eps) * sigma(-beta * D) + eps * sigma(beta * D)) / (1 - 2 * eps),
+            "on both responses.",
+        ),
+        equal(
+            noisy(t),
+            single(t) - eps * t / (1 - 2 * eps),
+            "The loss is DPO's less a multiple of the margin: it has no lower bound.",
+        ),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+    ),
+    assumptions=("Labels are wrong independently, with a known probability below 1/2.",),
+)
+
+r_dpo = Derivation(
+    name="r_dpo",
+    title="R-DPO: a price on length",
+    steps=(
+        *MARGIN,
+        argue(
+            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\,[s(y) - \alpha\, n(y)] - \beta\,\mathrm{KL}(\pi \,\Vert\, "
+            r"\pi_{\mathrm{ref}})",
+            "Each token costs $\\alpha$. RLHF's optimum for the reward $s - \\alpha n$ gives that difference back:",
+        ),
+        define(s_w, beta * rho_w + alpha * n_w + beta * sp.log(Z), "the reward of the chosen response"),
+        define(s_l, beta * rho_l + alpha * n_l + beta * sp.log(Z), "and of the rejected one, before the price."),
+        equal(s_w - s_l, beta * D + alpha * (n_w - n_l), "The lengths enter with a plus sign."),
+        define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on the rewards before the price."),
+        equal(loss, -sp.log(sigma(beta * D + alpha * (n_w - n_l))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-beta * D - alpha * (n_w - n_l)),
+            "A pair won by length is already explained and pulls less;",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * D - alpha * (n_w - n_l)), "one won in spite of it, more."),
+        equal(L(r_w, r_l), sp.log(1 + sp.exp(-alpha * (n_w - n_l))), "At the reference."),
+    ),
+    assumptions=("People judge the reward without the price; the policy is to pay it.",),
+)
+
+gpo = Derivation(
+    name="gpo",
+    title="GPO: any convex link that falls at 0",
+    steps=(
+        *MARGIN,
+        define(s_w, beta * rho_w + beta * sp.log(Z), "The rewards for which the policy is RLHF's optimum, as for DPO:"),
+        define(s_l, beta * rho_l + beta * sp.log(Z), "of the chosen and of the rejected response."),
+        define(loss, f(s_w - s_l), "A convex surrogate of their order instead of a likelihood."),
+        equal(loss, f(beta * D), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * slope(f(t), t, beta * D),
+            "The link's slope says how hard a pair is pulled on,",
+        ),
+        equal(sp.Derivative(loss, l_l), -beta * slope(f(t), t, beta * D), "equally on both responses."),
+        equal(L(r_w, r_l), f(sp.Integer(0)), "At the reference."),
+        equal(
+            (1 - beta * D) ** 2,
+            beta**2 * (D - 1 / (2 * (beta / 2))) ** 2,
+            "With the square it is $\\beta^2$ times IPO's loss with $\\tau = \\beta / 2$.",
+        ),
+    ),
+    choices={
+        "logistic": define(f(t), logistic, "DPO."),
+        "hinge": define(f(t), relu(1 - t), "RSO's hinge."),
+        "square": define(f(t), (1 - t) ** 2, "IPO."),
+        "exponential": define(f(t), sp.exp(-t), "The code goes on along its tangent below $t = -30$."),
+        "correlation": define(f(t), -t, "No pair is ever won by enough."),
+    },
+)
+
+# f'(u) of each divergence is taken where f is known; f is normed so that f'(1) = 0.
+reverse, forward, shannon, power = (sp.Function(f"f_{{{name}}}", real=True) for name in ("RKL", "FKL", "JS", r"\alpha"))
+
+f_dpo = Derivation(
+    name="f_dpo",
+    title="f-DPO: another divergence from the reference",
+    steps=(
+        *MARGIN[:2],
+        equal(
+            sp.Derivative(pi * r - beta * ref * f(pi / ref) - nu * pi, pi),
+            r - beta * slope(f(u), u, pi / ref) - nu,
+            "Maximise reward less $\\beta$ times $\\sum p\\, f(\\pi / p)$ over policies, $p$ being the reference and "
+            "$\\nu$ the multiplier of the constraint. One response's share in the slope is zero at the optimum:",
+        ),
+        define(
+            s_w,
+            beta * g(rho_w) + nu,
+            "so the chosen response's reward is $\\beta f'(\\pi / p) + \\nu$; $g(\\rho) = f'(e^\\rho)$.",
+        ),
+        define(s_l, beta * g(rho_l) + nu, "The rejected one's has the same $\\nu$, if both have positive probability."),
+        define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on these rewards."),
+        equal(loss, -sp.log(sigma(beta * (g(rho_w) - g(rho_l)))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-beta * (g(rho_w) - g(rho_l))) * slope(g(rho), rho, rho_w),
+            "Each response is pulled on as the divergence curves there:",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(-beta * (g(rho_w) - g(rho_l))) * slope(g(rho), rho, rho_l),
+            "the two pulls differ, unless $g$ is a straight line.",
+        ),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        define(reverse(u), u * sp.log(u) - u + 1, "Reverse KL"),
+        equal(slope(reverse(u), u, sp.exp(rho)), rho, "gives DPO."),
+        define(forward(u), -sp.log(u) + u - 1, "Forward KL"),
+        equal(slope(forward(u), u, sp.exp(rho)), 1 - sp.exp(-rho), "gives this; the 1 cancels in the difference."),
+        define(shannon(u), u * sp.log(u) - (u + 1) * sp.log((u + 1) / 2), "Jensen-Shannon"),
+        equal(slope(shannon(u), u, sp.exp(rho)), sp.log(sigma(rho)) + sp.log(2), "flattens for large log-ratios."),
+        define(
+            power(u),
+            (u ** (1 - order) - (1 - order) * u - order) / (order * (order - 1)),
+            "The $\\alpha$-divergence",
+        ),
+        equal(
+            slope(power(u), u, sp.exp(rho)),
+            (1 - sp.exp(-order * rho)) / order,
+            "lies between reverse KL at $\\alpha \\to 0$ and forward KL at $\\alpha = 1$.",
+        ),
+    ),
+    assumptions=("$f$ is convex, and its slope at 0 is infinite or the optimum has full support.",),
+    choices={
+        "reverse_kl": define(g(t), t, "DPO."),
+        "forward_kl": define(g(t), -sp.exp(-t), "The code goes on along its tangent for $t < -30$."),
+        "jensen_shannon": define(g(t), sp.log(sigma(t)) + sp.log(2), "Bounded above."),
+        "alpha": define(g(t), (1 - sp.exp(-order * t)) / order, "$0 < \\alpha < 1$."),
+    },
+)
+
+falls, share = sp.Function(r"f", real=True), sp.Function(r"\mu", real=True)
+
+discopop = Derivation(
+    name="discopop",
+    title="DiscoPOP: a logistic loss that turns into an exponential one",
+    steps=(
+        *MARGIN,
+        define(share(t), sigma(t / tau), "The share of the exponential loss grows with $t$"),
+        define(
+            falls(t),
+            (1 - share(t)) * -sp.log(sigma(t)) + share(t) * sp.exp(-t),
+            "in this blend, which a search over programs found.",
+        ),
+        define(loss, falls(beta * D), "The loss reads the scaled margin."),
+        equal(
+            loss,
+            -sigma(-beta * D / tau) * sp.log(sigma(beta * D)) + sigma(beta * D / tau) * sp.exp(-beta * D),
+            "The loss, as implemented.",
+        ),
+        define(
+            g(t),
+            -sigma(-t / tau) * sigma(-t)
+            - sigma(t / tau) * sp.exp(-t)
+            + sigma(t / tau) * sigma(-t / tau) * (sp.exp(-t) + sp.log(sigma(t))) / tau,
+            "Its slope: two terms that fall and one, from the change of shares, that rises.",
+        ),
+        equal(sp.Derivative(falls(t), t), g(t), "This is the derivative,"),
+        equal(sp.Derivative(loss, l_w), beta * g(beta * D), "so the chosen response is pulled like this"),
+        equal(sp.Derivative(loss, l_l), -beta * g(beta * D), "and the rejected one the other way."),
+        equal(
+            g(sp.Integer(0)),
+            (1 - sp.log(2) - 3 * tau) / (4 * tau),
+            "At the reference the slope is positive if $\\tau < (1 - \\log 2) / 3$: the loss then *rises* with "
+            "the margin.",
+        ),
+        equal(L(r_w, r_l), (1 + sp.log(2)) / 2, "At the reference."),
+    ),
+    assumptions=("None: nothing is derived from a model of preferences.",),
+)
+
+REWARDS = (
+    define(b_w, beta * rho_w, "The chosen response's reward,"),
+    define(b_l, beta * rho_l, "and the rejected one's, each by itself."),
+)
+
+q_w = sp.Symbol("q_w", positive=True)
+
+nca = Derivation(
+    name="nca",
+    title="NCA: tell each response from a draw of the reference",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(
+            single(q_w),
+            -q_w * sp.log(sigma(b_w))
+            - (1 - q_w) * sp.log(sigma(b_l))
+            - (sp.log(sigma(-b_w)) + sp.log(sigma(-b_l))) / 2,
+            "A classifier with logit $b$ calls a response good with its share of the preference, $q_w$ or $1 - "
+            "q_w$, and a "
+            "draw of the reference, uniform over the two, noise.",
+        ),
+        define(loss, single(sp.Integer(1)), "The chosen response has the whole preference."),
+        equal(
+            loss,
+            -sp.log(sigma(b_w)) - sp.log(sigma(-b_w)) / 2 - sp.log(sigma(-b_l)) / 2,
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * (sp.Rational(3, 2) * sigma(b_w) - 1),
+            "The chosen response has a target of its own: a reward with $\\sigma(b_w) = 2 / 3$.",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) / 2, "The rejected one is lowered for ever, ever less."),
+        equal(
+            slope(-sp.log(sigma(t)) - sp.log(sigma(-t)) / 2, t, sp.log(2)),
+            sp.Integer(0),
+            "The target is $b_w = \\log 2$: below it the chosen response rises, whatever the rejected one does.",
+        ),
+        equal(L(r_w, r_l), 2 * sp.log(2), "At the reference."),
+    ),
+)
+
+apo_zero = Derivation(
+    name="apo_zero",
+    title="APO-zero: the chosen response up, the rejected one down",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
+        define(loss, single(b_w) + single(-b_l), "The chosen reward should be above zero, the rejected one below."),
+        equal(loss, 1 - sigma(b_w) + sigma(b_l), "The loss, as implemented."),
+        equal(sp.Derivative(loss, l_w), -beta * sigma(b_w) * sigma(-b_w), "Each response is pulled on by itself,"),
+        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) * sigma(-b_l), "and hardest near the reference."),
+        nonnegative((sigma(t) - sp.Rational(1, 2)) ** 2, "Since this is never negative"),
+        equal(
+            sp.Rational(1, 4) - sigma(t) * sigma(-t),
+            (sigma(t) - sp.Rational(1, 2)) ** 2,
+            "no pull exceeds $\\beta / 4$.",
+        ),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+    ),
+)
+
+apo_down = Derivation(
+    name="apo_down",
+    title="APO-down: both down, the rejected one further",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
+        define(
+            loss,
+            single(-b_w) + single(b_w - b_l),
+            "The chosen reward should be below zero, and above the rejected one.",
+        ),
+        equal(loss, sigma(b_w) + (1 - sigma(b_w - b_l)), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * (sigma(b_w) * sigma(-b_w) - sigma(b_w - b_l) * sigma(b_l - b_w)),
+            "The two aims pull the chosen response in opposite directions;",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(b_w - b_l) * sigma(b_l - b_w),
+            "the rejected one only ever falls.",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(loss, l_w), (l_w, l_l), (r_w, r_l)),
+            sp.Integer(0),
+            "At the reference they balance: only the rejected response moves.",
+        ),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+    ),
+)
+
+a, b = sp.symbols("a b", nonnegative=True)
+x, y = sp.symbols("x y", real=True)
+
+aot = Derivation(
+    name="aot",
+    title="AOT: whole distributions of log-ratios are compared",
+    steps=(
+        argue(
+            r"m_{(1)} \le m_{(2)} \le \dots \quad\text{against}\quad m^{\mathrm{ref}}_{(1)} \le "
+            r"m^{\mathrm{ref}}_{(2)} \le \dots",
+            "The log-ratios of chosen to rejected under the policy should be larger than the reference's as a "
+            "distribution: "
+            "its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
+        ),
+        equal(
+            (x - (y + a)) ** 2 + (x + b - y) ** 2 - (x - y) ** 2 - (x + b - (y + a)) ** 2,
+            2 * a * b,
+            "For two pairs whose values differ by $b \\ge 0$ and $a \\ge 0$: matching them crosswise costs this "
+            "more squares",
+        ),
+        nonnegative(
+            2 * a * b, "than matching by rank. So sorting is the cheapest transport, here and for any convex cost."
+        ),
+        define(m, l_w - l_l, "The policy's log-ratio of this pair,"),
+        define(loss, -sp.log(sigma(beta * m - beta * m_ref)), "against the reference's of the same rank in the batch."),
+        equal(loss, -sp.log(sigma(beta * ((l_w - l_l) - m_ref))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-beta * (m - m_ref)),
+            "The pull is DPO's with another pair's reference:",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * (m - m_ref)), "ranks are constant but at ties."),
+        equal(
+            sp.Subs(loss, m_ref, r_w - r_l),
+            -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
+            "If the pair keeps its rank, or is alone, this is DPO.",
+        ),
+    ),
+    assumptions=("A derivative is taken where no two log-ratios of the batch are equal.",),
+)

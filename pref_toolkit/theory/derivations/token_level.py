@@ -1,0 +1,229 @@
+"""Token level: losses that read more of a response than its sum."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal
+from pref_toolkit.theory.derivations.margin import MARGIN
+from pref_toolkit.theory.derivations.symbols import D, L, alpha, beta, l_l, l_w, r_l, r_w, rho_l, rho_w, sigma
+
+V = sp.Symbol("V", integer=True, positive=True)
+z, y = sp.symbols("z y", integer=True)
+Z, H, size, phi, phi_0 = sp.symbols("Z H V_0 phi phi_0", positive=True)
+K_w, K_l, A_w, A_l, value, kl = sp.symbols("K_w K_l A_w A_l v kl", real=True)
+pi, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}"))
+q, advantage = (sp.Function(n, real=True) for n in "QA")
+
+
+def over_vocabulary(term: sp.Expr) -> sp.Sum:
+    return sp.Sum(term, (z, 1, V))
+
+
+PER_TOKEN = (
+    assume(
+        over_vocabulary(ref(z)), sp.Integer(1), "The reference's next-token distribution, over a vocabulary of $V$."
+    ),
+    define(
+        q(z),
+        beta * sp.log(pi(z) / ref(z)) + beta * sp.log(Z),
+        "At one position the policy is RLHF's optimum for these token values $Q$.",
+    ),
+    define(value, over_vocabulary(ref(z) * q(z)), "The position's value is their mean under the reference,"),
+    define(advantage(z), q(z) - value, "and a token's advantage is what it has beyond that."),
+    define(kl, over_vocabulary(ref(z) * sp.log(ref(z) / pi(z))), "With the divergence from reference to policy there,"),
+    equal(
+        advantage(y),
+        beta * sp.log(pi(y) / ref(y)) + beta * kl,
+        "the advantage is the log-ratio plus the divergence. $Z$ is gone.",
+    ),
+)
+
+TOKEN_ASSUMPTIONS = (
+    "Preferences follow Bradley-Terry on the sum of advantages over a response's tokens.",
+    "$K$ is the sum over a response's positions of the divergence from the reference to the policy.",
+)
+
+full = L(l_w, l_l, K_w, K_l)
+
+tdpo1 = Derivation(
+    name="tdpo1",
+    title="TDPO: preferences from token-level advantages",
+    steps=(
+        *PER_TOKEN,
+        *MARGIN,
+        define(
+            A_w, beta * (rho_w + K_w), "Summed over the chosen response's tokens, with $K_w$ the sum of divergences,"
+        ),
+        define(A_l, beta * (rho_l + K_l), "and over the rejected one's."),
+        define(full, -sp.log(sigma(A_w - A_l)), "Bradley-Terry's loss on the sums."),
+        equal(full, -sp.log(sigma(beta * (D - (K_l - K_w)))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(full, l_w),
+            -beta * sigma(-beta * (D - (K_l - K_w))),
+            "By the log-probabilities the pull is DPO's form.",
+        ),
+        equal(sp.Derivative(full, l_l), beta * sigma(-beta * (D - (K_l - K_w))), "It is equal on both."),
+        equal(
+            sp.Derivative(full, K_w),
+            -beta * sigma(-beta * (D - (K_l - K_w))),
+            "The divergences are pulled on as well: the chosen response's grows,",
+        ),
+        equal(sp.Derivative(full, K_l), beta * sigma(-beta * (D - (K_l - K_w))), "the rejected one's shrinks."),
+        equal(L(r_w, r_l, sp.Integer(0), sp.Integer(0)), sp.log(2), "At the reference, where both are 0."),
+    ),
+    assumptions=TOKEN_ASSUMPTIONS,
+)
+
+part = L(l_w, l_l, K_l)
+shifted = sp.Symbol("d", real=True)
+
+tdpo2 = Derivation(
+    name="tdpo2",
+    title="TDPO, second version: the chosen response's divergence is not trained",
+    steps=(
+        *MARGIN,
+        define(
+            shifted,
+            beta * alpha * (K_l - K_w),
+            "The difference of divergences, weighted by $\\alpha$. $K_w$ enters as a number, without gradient, "
+            "or the loss "
+            "would drive the policy away from the reference where it is right.",
+        ),
+        define(part, -sp.log(sigma(beta * D - shifted)), "Bradley-Terry's loss on the margin less that."),
+        equal(part, -sp.log(sigma(beta * (D - alpha * (K_l - K_w)))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(part, l_w),
+            -beta * sigma(-beta * (D - alpha * (K_l - K_w))),
+            "By the log-probabilities: DPO's form,",
+        ),
+        equal(sp.Derivative(part, l_l), beta * sigma(-beta * (D - alpha * (K_l - K_w))), "equal on both."),
+        equal(
+            sp.Derivative(part, K_l),
+            alpha * beta * sigma(-beta * (D - alpha * (K_l - K_w))),
+            "The rejected response's divergence shrinks, $\\alpha$ times as hard.",
+        ),
+        equal(sp.Subs(part, alpha, 0), -sp.log(sigma(beta * D)), "With $\\alpha = 0$ this is DPO."),
+    ),
+    assumptions=TOKEN_ASSUMPTIONS,
+)
+
+loss = L(l_w, l_l)
+dispersion = sp.Function(r"\varphi", real=True)
+
+mallows_dpo = Derivation(
+    name="mallows_dpo",
+    title="Mallows-DPO: agree more where people agree",
+    steps=(
+        *MARGIN,
+        define(
+            dispersion(H),
+            -phi_0 * sp.log(H / sp.log(size)),
+            "How concentrated opinions are on a prompt is read off the reference's mean token entropy $H$, "
+            "against its "
+            "largest value, the logarithm of the vocabulary $V_0$.",
+        ),
+        equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing;"),
+        equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "the surer it is, the more."),
+        define(A_w, phi * beta * rho_w, "So rewards are scaled by the prompt's $\\varphi$: the chosen one's,"),
+        define(A_l, phi * beta * rho_l, "and the rejected one's."),
+        define(loss, -sp.log(sigma(A_w - A_l)), "Bradley-Terry's loss."),
+        equal(loss, -sp.log(sigma(phi * beta * D)), "The loss, as implemented, with $\\varphi$ as a number."),
+        equal(
+            sp.Derivative(loss, l_w), -phi * beta * sigma(-phi * beta * D), "It is DPO with a $\\beta$ for each prompt,"
+        ),
+        equal(sp.Derivative(loss, l_l), phi * beta * sigma(-phi * beta * D), "on both responses."),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        equal(sp.Subs(loss, phi, 1), -sp.log(sigma(beta * D)), "With $\\varphi = 1$ this is DPO."),
+    ),
+    assumptions=(
+        "Rankings follow the Mallows model with a dispersion for each prompt.",
+        "$\\varphi$ carries no gradient.",
+    ),
+)
+
+h_w, h_l, k_w, k_l, desensitised, part_w, part_l = sp.symbols("h_w h_l k_w k_l D_ld lam_w lam_l", real=True)
+split = L(l_w, l_l, h_w, h_l)
+
+ld_dpo = Derivation(
+    name="ld_dpo",
+    title="LD-DPO: the tail of the longer response counts less",
+    steps=(
+        define(
+            part_w,
+            (h_w + alpha * (l_w - h_w)) - (k_w + alpha * (r_w - k_w)),
+            "Of the chosen response the first $\\min(n_w, n_l)$ tokens, $h$ under the policy and $k$ under the "
+            "reference, "
+            "count fully and the rest by $\\alpha$, in both.",
+        ),
+        define(part_l, (h_l + alpha * (l_l - h_l)) - (k_l + alpha * (r_l - k_l)), "The same for the rejected one."),
+        define(desensitised, part_w - part_l, "The margin of these."),
+        equal(
+            desensitised,
+            alpha * ((l_w - r_w) - (l_l - r_l)) + (1 - alpha) * ((h_w - k_w) - (h_l - k_l)),
+            "It lies between the margin of the whole responses and that of their heads.",
+        ),
+        define(split, -sp.log(sigma(beta * desensitised)), "DPO's loss on it."),
+        equal(
+            split,
+            -sp.log(sigma(beta * (alpha * ((l_w - r_w) - (l_l - r_l)) + (1 - alpha) * ((h_w - k_w) - (h_l - k_l))))),
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(split, l_w),
+            -alpha * beta * sigma(-beta * desensitised),
+            "A token of a tail enters through the whole response alone: $\\alpha$ times DPO's pull.",
+        ),
+        equal(
+            sp.Derivative(split, l_l), alpha * beta * sigma(-beta * desensitised), "The same on the rejected response."
+        ),
+        equal(
+            sp.Derivative(split, h_w),
+            -(1 - alpha) * beta * sigma(-beta * desensitised),
+            "A token of a head enters through both, and the two shares make the full pull.",
+        ),
+        equal(sp.Derivative(split, h_l), (1 - alpha) * beta * sigma(-beta * desensitised), "The same again."),
+        equal(L(r_w, r_l, k_w, k_l), sp.log(2), "At the reference: the tail is weighted there too."),
+        equal(
+            sp.Subs(split, alpha, 1),
+            -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
+            "With $\\alpha = 1$ this is DPO.",
+        ),
+    ),
+)
+
+w_w, w_l = sp.symbols("w_w w_l", real=True)
+weight = sp.Symbol("w", positive=True)
+plain = sp.Function(r"\mathcal{S}", real=True)
+
+wpo = Derivation(
+    name="wpo",
+    title="WPO: pairs the policy might have written count more",
+    steps=(
+        *MARGIN,
+        define(plain(l_w, l_l), -sp.log(sigma(beta * D)), "DPO's loss."),
+        define(
+            weight,
+            sp.Min(1, sp.exp(w_w + w_l)),
+            "The weight of a pair, a number without gradient: $w_w$ and $w_l$ are means over tokens of the "
+            "log-probability less its expected level, $\\log \\pi_t - \\log \\sum_v \\pi_t(v)^2$.",
+        ),
+        equal(
+            sp.log(1 / V) - sp.log(sp.Sum((1 / V) ** 2, (z, 1, V))),
+            sp.Integer(0),
+            "The level is such that a token drawn from a uniform distribution has weight 1, however large the "
+            "vocabulary.",
+        ),
+        define(loss, weight * plain(l_w, l_l), "The weighted loss."),
+        equal(loss, -sp.Min(1, sp.exp(w_w + w_l)) * sp.log(sigma(beta * D)), "The loss, as implemented."),
+        equal(sp.Derivative(loss, l_w), -weight * beta * sigma(-beta * D), "DPO's pull, weighted,"),
+        equal(sp.Derivative(loss, l_l), weight * beta * sigma(-beta * D), "on both responses."),
+        equal(L(r_w, r_l), weight * sp.log(2), "At the reference."),
+        argue(
+            r"\mathbb{E}_{y \sim \mu}\, \frac{\pi(y)}{\mu(y)}\, \mathcal{S} = \mathbb{E}_{y \sim \pi}\, \mathcal{S}",
+            "Weights of this kind make off-policy pairs stand in for on-policy ones, up to the length "
+            "normalisation and the "
+            "unknown $\\mu$.",
+        ),
+    ),
+)
