@@ -8,27 +8,44 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, TypeVar, get_args, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from torch import Tensor
 
 
 @dataclass(frozen=True)
 class Range:
-    """Where a hyperparameter may lie: ``low < value`` (or ``low <= value`` if closed)."""
+    """Where a number may lie: ``low < value < high``, with ``low`` itself if closed."""
 
     low: float
     closed: bool
+    high: float = math.inf
 
-    def __contains__(self, value: float) -> bool:
-        return math.isfinite(value) and (value >= self.low if self.closed else value > self.low)
+    def __contains__(self, value: Any) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        # NaN fails every comparison, infinity the last one.
+        return (value >= self.low if self.closed else value > self.low) and value < self.high
 
     def __str__(self) -> str:
-        return f"a finite number {'>=' if self.closed else '>'} {self.low:g}"
+        above = f"a finite number {'>=' if self.closed else '>'} {self.low:g}"
+        return above if self.high == math.inf else f"{above} and < {self.high:g}"
+
+
+class Choice(tuple[str, ...]):
+    """The names a hyperparameter may take."""
+
+    def __str__(self) -> str:
+        return f"one of {', '.join(self)}"
 
 
 Positive = Annotated[float, Range(0, closed=False)]
 NonNegative = Annotated[float, Range(0, closed=True)]
+FlipRate = Annotated[float, Range(0, closed=True, high=0.5)]
+"""A share of wrong labels, below one half; 0 is none."""
+ErrorRate = Annotated[float, Range(0, closed=False, high=0.5)]
+"""The same where a loss is infinite at 0."""
+Between0And1 = Annotated[float, Range(0, closed=False, high=1)]
 
 
 @dataclass(frozen=True)
@@ -39,6 +56,8 @@ class Method:
     paper: str
     equation: str
     chapter: str
+    batchwise: bool = False
+    """Whether the rows of a batch depend on one another, so that an update's examples must be scored together."""
 
     @property
     def name(self) -> str:
@@ -71,8 +90,8 @@ class Method:
                 near = get_close_matches(name, self.hyperparameters, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.hyperparameters) or 'none'}"
                 raise ValueError(f"method {self.name!r} has no hyperparameter {name!r}: {hint}")
-            allowed = get_args(hints[name])[-1]
-            if isinstance(value, bool) or not isinstance(value, int | float) or value not in allowed:
+            allowed = Choice(get_args(hints[name])) if get_origin(hints[name]) is Literal else get_args(hints[name])[-1]
+            if value not in allowed:
                 raise ValueError(f"hyperparameter {name!r} of method {self.name!r} must be {allowed}, got {value!r}")
         return self.hyperparameters | given
 
@@ -87,11 +106,11 @@ METHODS: dict[str, Method] = {}
 Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
-def method(*, paper: str, equation: str, chapter: str) -> Callable[[Loss], Loss]:
+def method(*, paper: str, equation: str, chapter: str, batchwise: bool = False) -> Callable[[Loss], Loss]:
     """Enter a loss in :data:`METHODS`, with its source and the book chapter that derives it."""
 
     def enter(loss: Loss) -> Loss:
-        METHODS[loss.__name__] = Method(loss, paper, equation, chapter)
+        METHODS[loss.__name__] = Method(loss, paper, equation, chapter, batchwise)
         return loss
 
     return enter

@@ -2,31 +2,21 @@
 
 Notation of the docstrings, for one pair: ``l_w, l_l`` are the policy's log-probabilities of the chosen and the rejected
 response in nats, ``r_w, r_l`` the reference's, ``n_w, n_l`` the numbers of response tokens, ``lbar = l / n`` the mean
-per token, and ``D = (l_w - r_w) - (l_l - r_l)`` the margin.
+per token, ``rho = l - r`` the log-ratio to the reference, and ``D = rho_w - rho_l`` the margin.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.method import NonNegative, Positive, method
-
-
-def margin(policy: Logps, reference: Logps) -> Tensor:
-    """``D = (l_w - r_w) - (l_l - r_l)``, ``(B,)``: nats by which the policy prefers the chosen beyond the reference.
-
-    Raises:
-        ValueError: if the records do not hold the same number of pairs.
-    """
-    if policy.sums.shape != reference.sums.shape:
-        raise ValueError(
-            "policy and reference must hold the same responses, "
-            f"got shapes {tuple(policy.sums.shape)} and {tuple(reference.sums.shape)}"
-        )
-    return (policy.chosen - reference.chosen) - (policy.rejected - reference.rejected)
+from pref_toolkit.losses.inputs import margin, only_response, pair_log_ratios, tensor_of
+from pref_toolkit.losses.method import Between0And1, FlipRate, NonNegative, Positive, method
 
 
 @method(paper="Rafailov et al. 2023, arXiv:2305.18290", equation="eq. 7", chapter="methods/dpo")
@@ -42,9 +32,62 @@ def dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
         ``(B,)`` losses. At policy = reference each is ``log 2``.
 
     Raises:
-        ValueError: if either record does not hold pairs.
+        ValueError: if the records do not hold the same pairs.
     """
     return -logsigmoid(beta * margin(policy, reference))
+
+
+@method(
+    paper="Mitchell 2023, a note on DPO with noisy preferences",
+    equation="the conservative DPO loss",
+    chapter="methods/one_family",
+)
+def cdpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate = 0.1) -> Tensor:
+    """Conservative DPO: ``-(1 - eps) log sigmoid(beta D) - eps log sigmoid(-beta D)``.
+
+    Its optimum is at ``beta D = log((1 - eps) / eps)``. Some libraries call this ``label_smoothing``; others mean
+    ``robust_dpo`` by the same name.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        eps: share of pairs whose label is believed to be wrong; the note's epsilon.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    t = beta * margin(policy, reference)
+    return -(1 - eps) * logsigmoid(t) - eps * logsigmoid(-t)
+
+
+@method(
+    paper="Chowdhury et al. 2024, arXiv:2403.00409",
+    equation="the robust DPO loss",
+    chapter="methods/one_family",
+)
+def robust_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate = 0.1) -> Tensor:
+    """Robust DPO: ``(-(1 - eps) log sigmoid(beta D) + eps log sigmoid(-beta D)) / (1 - 2 eps)``.
+
+    Over labels flipped with probability ``eps`` its mean is DPO's loss on the clean labels. It is unbounded below.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        eps: share of flipped labels; the paper's epsilon.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    t = beta * margin(policy, reference)
+    return (-(1 - eps) * logsigmoid(t) + eps * logsigmoid(-t)) / (1 - 2 * eps)
 
 
 @method(paper="Azar et al. 2023, arXiv:2310.12036", equation="eq. 17", chapter="methods/ipo")
@@ -63,7 +106,7 @@ def ipo(policy: Logps, reference: Logps, *, tau: Positive = 0.1) -> Tensor:
         ``(B,)`` losses. At policy = reference each is ``1 / (4 tau^2)``.
 
     Raises:
-        ValueError: if either record does not hold pairs.
+        ValueError: if the records do not hold the same pairs.
     """
     return (margin(policy, reference) - 1 / (2 * tau)) ** 2
 
@@ -81,7 +124,7 @@ def hinge_dpo(policy: Logps, reference: Logps, *, gamma: Positive = 0.05) -> Ten
         ``(B,)`` losses. At policy = reference each is 1.
 
     Raises:
-        ValueError: if either record does not hold pairs.
+        ValueError: if the records do not hold the same pairs.
     """
     return torch.relu(1 - gamma * margin(policy, reference))
 
@@ -91,12 +134,12 @@ def hinge_dpo(policy: Logps, reference: Logps, *, gamma: Positive = 0.05) -> Ten
     equation="the calibration loss with its supervised term",
     chapter="methods/ranking",
 )
-def slic_hf(policy: Logps, target: Tensor | None = None, *, delta: NonNegative = 1.0, lam: NonNegative = 0.1) -> Tensor:
+def slic_hf(policy: Logps, target: Logps | None = None, *, delta: NonNegative = 1.0, lam: NonNegative = 0.1) -> Tensor:
     """Sequence likelihood calibration: ``max(0, delta - l_w + l_l) - lam l_target``.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
-        target: ``(B,)`` policy log-probability of a supervised response, nats; the chosen response if not given.
+        target: a supervised response to each prompt under the policy, ``(B, 1)``, nats; the chosen one if not given.
         delta: margin in nats; the paper's symbol.
         lam: weight of the supervised term; the paper's lambda.
 
@@ -104,10 +147,42 @@ def slic_hf(policy: Logps, target: Tensor | None = None, *, delta: NonNegative =
         ``(B,)`` losses. There is no reference; at ``l_w = l_l`` each is ``delta - lam l_target``.
 
     Raises:
-        ValueError: if the record does not hold pairs.
+        ValueError: if the record does not hold pairs, or the target does not hold one response to each prompt.
     """
-    target = policy.chosen if target is None else target.to(policy.sums.dtype)
-    return torch.relu(delta - policy.chosen + policy.rejected) - lam * target
+    return torch.relu(delta - policy.chosen + policy.rejected) - lam * supervised(policy, target)
+
+
+def supervised(policy: Logps, target: Logps | None) -> Tensor:
+    """``(B,)`` log-probability of the supervised response, nats: the chosen one unless there is a target."""
+    if target is None:
+        return policy.chosen
+    return tensor_of("target", only_response("target", target), policy.chosen.shape)
+
+
+@method(
+    paper="Zheng et al. 2023, arXiv:2306.03350",
+    equation="the language-modelling and the contrastive loss, as we read it",
+    chapter="methods/ranking",
+)
+def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 1.0, gamma: NonNegative = 1.0) -> Tensor:
+    """Contrastive likelihoods of the model's own samples: ``-lbar_target + alpha max(0, gamma - l_w + l_l)``.
+
+    The pair is a good and a bad sample of the model itself; the target comes from the data.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats, with their token counts.
+        target: a supervised response to each prompt under the policy, ``(B, 1)``, nats; the chosen one if not given.
+        alpha: weight of the contrastive term; the paper's symbol, the default is ours.
+        gamma: margin in nats; the paper's symbol, the default is ours.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at ``l_w = l_l`` each is ``-lbar_target + alpha gamma``.
+
+    Raises:
+        ValueError: if the record does not hold pairs, or the target does not hold one response to each prompt.
+    """
+    mean = supervised(policy.per_token(), None if target is None else target.per_token())
+    return -mean + alpha * torch.relu(gamma - policy.chosen + policy.rejected)
 
 
 @method(paper="Meng et al. 2024, arXiv:2405.14734", equation="eq. 6", chapter="methods/simpo")
@@ -159,3 +234,365 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
     mean = policy.per_token()
     ratio = log_odds(mean.chosen) - log_odds(mean.rejected)
     return -mean.chosen - lam * logsigmoid(ratio)
+
+
+@method(
+    paper="Xu et al. 2024, arXiv:2401.08417",
+    equation="the preference loss with its supervised term",
+    chapter="methods/reference_free",
+)
+def cpo(policy: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Tensor:
+    """Contrastive preference optimisation: ``-log sigmoid(beta (l_w - l_l)) - alpha lbar_w``.
+
+    The supervised term is a mean per token, as in the authors' code.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats, with their token counts.
+        beta: scale of the log-probabilities, per nat; the paper's symbol.
+        alpha: weight of the supervised term, which the paper fixes at 1.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at ``l_w = l_l`` each is ``log 2 - alpha lbar_w``.
+
+    Raises:
+        ValueError: if the record does not hold pairs.
+    """
+    return -logsigmoid(beta * (policy.chosen - policy.rejected)) - alpha * policy.per_token().chosen
+
+
+@method(
+    paper="Pang et al. 2024, arXiv:2404.19733; Liu et al. 2024, arXiv:2405.16436",
+    equation="DPO plus the supervised term",
+    chapter="methods/dpo_gradients",
+)
+def dpo_nll(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Tensor:
+    """DPO plus supervised learning of the chosen response: ``-log sigmoid(beta D) - alpha lbar_w``.
+
+    The supervised term is a mean per token of each response, which gradient accumulation leaves as it is; a mean over
+    all tokens of a batch would change with the split. Llama 3.1 used ``alpha = 0.2``, as we read it.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats, with their token counts.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        alpha: weight of the supervised term; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2 - alpha lbar_w``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    return dpo(policy, reference, beta=beta) - alpha * policy.per_token().chosen
+
+
+@method(paper="Pal et al. 2024, arXiv:2402.13228", equation="the DPO-Positive loss", chapter="methods/dpo_gradients")
+def dpop(policy: Logps, reference: Logps, *, beta: Positive = 0.3, lam: NonNegative = 50.0) -> Tensor:
+    """DPO-Positive: ``-log sigmoid(beta (D - lam max(0, r_w - l_w)))``.
+
+    The margin is charged for every nat by which the chosen response falls below the reference.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the default is the paper's as we read it.
+        lam: weight of the charge; the paper's lambda, the default as we read it.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return -logsigmoid(beta * (rho_w - rho_l - lam * torch.relu(-rho_w)))
+
+
+@method(
+    paper="Park et al. 2024, arXiv:2403.19159", equation="the length-regularised loss", chapter="methods/one_family"
+)
+def r_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 0.1) -> Tensor:
+    """DPO with a price on length: ``-log sigmoid(beta D + alpha (n_w - n_l))``.
+
+    The sign follows from maximising ``E[r - alpha n] - beta KL``: a longer chosen response is already paid for.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats, with their token counts.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        alpha: price of a token, in reward; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log(1 + exp(-alpha (n_w - n_l)))``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    longer = (policy.tokens[:, 0] - policy.tokens[:, 1]).to(policy.sums.dtype)
+    return -logsigmoid(beta * margin(policy, reference) + alpha * longer)
+
+
+TANGENT_FROM = 30.0
+
+
+def growing_exp(x: Tensor) -> Tensor:
+    """``exp(x)``, continued by its tangent above x = 30.
+
+    ``exp`` itself leaves float32 at 89 while log-ratios reach thousands. The continuation stays convex and increasing,
+    so the gradient keeps its direction, and small enough for the norm of a gradient to be finite too.
+    """
+    start = x.clamp(max=TANGENT_FROM)
+    return start.exp() * (1 + x - start)
+
+
+LINKS: dict[str, Callable[[Tensor], Tensor]] = {
+    "logistic": lambda t: -logsigmoid(t),
+    "hinge": lambda t: torch.relu(1 - t),
+    "square": lambda t: (1 - t) ** 2,
+    "exponential": lambda t: growing_exp(-t),
+    "correlation": lambda t: -t,
+}
+"""Convex functions that fall at 0, by name."""
+
+
+def named(choices: dict[str, Callable], what: str, name: str) -> Callable[[Tensor], Tensor]:
+    if name not in choices:
+        raise ValueError(f"{what} must be one of {', '.join(choices)}, got {name!r}")
+    return choices[name]
+
+
+@method(
+    paper="Chen et al. 2024, arXiv:2401.01335", equation="the self-play fine-tuning loss", chapter="loops/self_play"
+)
+def spin(
+    policy: Logps,
+    reference: Logps,
+    *,
+    lam: Positive = 0.1,
+    link: Literal["logistic", "hinge", "correlation", "exponential"] = "logistic",
+) -> Tensor:
+    """Self-play fine-tuning: ``link(lam D)``.
+
+    The chosen response is the data's, the rejected one and the reference are the previous iterate's. ``link`` of t:
+    logistic ``-log sigmoid(t)``, hinge ``max(0, 1 - t)``, correlation ``-t``, exponential ``exp(-t)``, which goes on
+    as its tangent below t = -30. On fixed pairs with the logistic link this is DPO with beta = lam.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the previous iterate.
+        lam: strength of the pull to the previous iterate, per nat; the paper's lambda.
+        link: a convex decreasing function; the paper's ell.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``link(0)``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs, or there is no such link.
+    """
+    return named(LINKS, "link", link)(lam * margin(policy, reference))
+
+
+@method(paper="Tang et al. 2024, arXiv:2402.05749", equation="the family of losses", chapter="methods/one_family")
+def gpo(
+    policy: Logps,
+    reference: Logps,
+    *,
+    beta: Positive = 0.1,
+    link: Literal["logistic", "hinge", "square", "exponential", "correlation"] = "logistic",
+) -> Tensor:
+    """Generalised preference optimisation: ``link(beta D)``.
+
+    Any convex link that falls at 0 gives a method: logistic is DPO; hinge ``max(0, 1 - t)`` is ``hinge_dpo``;
+    square ``(1 - t)^2`` is ``beta^2`` times IPO with ``tau = beta / 2``; exponential ``exp(-t)``, which goes on as its
+    tangent below t = -30, and correlation ``-t`` have no other name here.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the default is DPO's.
+        link: the function of the scaled margin; the paper's f.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``link(0)``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs, or there is no such link.
+    """
+    return named(LINKS, "link", link)(beta * margin(policy, reference))
+
+
+@method(paper="Wang et al. 2023, arXiv:2309.16240", equation="the f-divergence loss", chapter="methods/one_family")
+def f_dpo(
+    policy: Logps,
+    reference: Logps,
+    *,
+    beta: Positive = 0.1,
+    divergence: Literal["reverse_kl", "forward_kl", "jensen_shannon", "alpha"] = "reverse_kl",
+    alpha: Between0And1 = 0.5,
+) -> Tensor:
+    """DPO for another divergence from the reference: ``-log sigmoid(beta (g(rho_w) - g(rho_l)))``.
+
+    ``g(rho) = f'(exp(rho))``: reverse KL ``rho`` (DPO), forward KL ``-exp(-rho)``, Jensen-Shannon
+    ``log sigmoid(rho) + log 2``, alpha-divergence ``(1 - exp(-alpha rho)) / alpha``. An exponential whose
+    exponent passes 30 goes on as its tangent.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the default is DPO's.
+        divergence: which f.
+        alpha: order of the alpha-divergence, between reverse KL at 0 and forward KL at 1; the others ignore it.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs, or there is no such divergence.
+    """
+    derivatives: dict[str, Callable[[Tensor], Tensor]] = {
+        "reverse_kl": lambda rho: rho,
+        "forward_kl": lambda rho: -growing_exp(-rho),
+        "jensen_shannon": logsigmoid,  # the constant log 2 cancels
+        "alpha": lambda rho: -growing_exp(-alpha * rho) / alpha,  # and so does 1 / alpha
+    }
+    g = named(derivatives, "divergence", divergence)
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return -logsigmoid(beta * (g(rho_w) - g(rho_l)))
+
+
+@method(paper="Lu et al. 2024, arXiv:2406.08414", equation="the log-ratio modulated loss", chapter="methods/one_family")
+def discopop(policy: Logps, reference: Logps, *, beta: Positive = 0.05, tau: Positive = 0.05) -> Tensor:
+    """DiscoPOP, found by search: ``sigmoid(-t / tau) log(1 + exp(-t)) + sigmoid(t / tau) exp(-t)``, t = beta D.
+
+    Neither convex nor monotone: at ``tau = 0.05`` it rises for t between about -0.12 and 0.07.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: scale of the margin, per nat; the paper's symbol.
+        tau: width, in t, over which the logistic loss turns into the exponential one; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``(1 + log 2) / 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    t = beta * margin(policy, reference)
+    # One exponential: sigmoid(t / tau) exp(-t) as a product is 0 * inf far below 0.
+    return torch.sigmoid(-t / tau) * -logsigmoid(t) + growing_exp(logsigmoid(t / tau) - t)
+
+
+@method(paper="Wu et al. 2024, arXiv:2405.00675", equation="the squared loss on win rates", chapter="loops/self_play")
+def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Positive = 1e-3) -> Tensor:
+    """Self-play preferences: ``((rho_w - (P_w - 1/2) / beta)^2 + (rho_l - (P_l - 1/2) / beta)^2) / 2``.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the previous iterate.
+        win_probabilities: ``(B, 2)`` ``P_w, P_l``: probability that each response beats one of the previous iterate.
+        beta: strength of the pull to the previous iterate, per nat; the paper's 1 / eta.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``((P_w - 1/2)^2 + (P_l - 1/2)^2) / (2 beta^2)``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs, or a win probability lies outside [0, 1].
+    """
+    rho = torch.stack(pair_log_ratios(policy, reference), dim=1)
+    P = tensor_of("win_probabilities", win_probabilities, rho.shape, rho.dtype)
+    outside = ~((P >= 0) & (P <= 1))
+    if bool(outside.any()):
+        row, k = outside.nonzero()[0].tolist()
+        raise ValueError(f"win_probabilities must lie in [0, 1], got {P[row, k].item():g} in row {row}, response {k}")
+    return ((rho - (P - 0.5) / beta) ** 2).sum(dim=1) / 2
+
+
+@method(paper="Chen et al. 2024, arXiv:2402.05369", equation="the loss for pairs", chapter="methods/one_family")
+def nca(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
+    """Noise contrastive alignment: ``-log sigmoid(b_w) - log(sigmoid(-b_w)) / 2 - log(sigmoid(-b_l)) / 2``.
+
+    ``b = beta rho``. Unlike DPO's, this loss reads the two log-ratios apart: a chosen response that falls is charged.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``2 log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    b_w, b_l = (beta * rho for rho in pair_log_ratios(policy, reference))
+    return -logsigmoid(b_w) - (logsigmoid(-b_w) + logsigmoid(-b_l)) / 2
+
+
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="APO-zero", chapter="methods/one_family")
+def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
+    """Anchored preference optimisation, chosen up and rejected down: ``1 - sigmoid(beta rho_w) + sigmoid(beta rho_l)``.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses in ``[0, 2]``. At policy = reference each is 1.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return torch.sigmoid(-beta * rho_w) + torch.sigmoid(beta * rho_l)
+
+
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="APO-down", chapter="methods/one_family")
+def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
+    """Anchored preference optimisation, both down, the rejected further: ``sigmoid(beta rho_w) + 1 - sigmoid(beta D)``.
+
+    For pairs whose chosen response is worse than what the reference would write.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses in ``[0, 2]``. At policy = reference each is 1.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return torch.sigmoid(beta * rho_w) + torch.sigmoid(-beta * (rho_w - rho_l))
+
+
+@method(
+    paper="Melnyk et al. 2024, arXiv:2406.05882",
+    equation="the paired loss, with DPO's link",
+    chapter="methods/one_family",
+    batchwise=True,
+)
+def aot(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
+    """Alignment by optimal transport, paired: ``-log sigmoid(beta (m - m_ref))``.
+
+    ``m = l_w - l_l`` is a pair's margin under the policy, and ``m_ref`` the reference's margin of the same *rank* in
+    the batch, not of the same pair. So the loss reads the whole batch, and with one pair it is DPO.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats: all pairs of an update.
+        reference: the same pairs under the frozen reference.
+        beta: scale of the margin, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses, in the order of the pairs. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+    """
+    pair_log_ratios(policy, reference)
+    m = policy.chosen - policy.rejected
+    rank = m.argsort(stable=True).argsort()
+    return -logsigmoid(beta * (m - (reference.chosen - reference.rejected).sort().values[rank]))

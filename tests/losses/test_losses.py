@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import itertools
+import math
 import re
 from types import SimpleNamespace
 from zlib import crc32
@@ -19,16 +20,23 @@ from sympy.parsing.sympy_parser import (
     parse_expr,
     standard_transformations,
 )
-from table import LIMITS, ROWS, draw
+from table import LIMITS, LINKS, ROWS, derivative, draw, ld_margin, same_rank
 
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
 
 EXTREMES = [0.0, -1e-12, -1e-6, -1.0, -50.0, -1e3, -1e4]
+RECORDS = {
+    "policy": ("l", "n"),
+    "reference": ("r", "n"),
+    "target": ("target_l", "target_n"),
+    "policy_head": ("head_l", "head_n"),
+    "reference_head": ("head_r", "head_n"),
+}
 
-# (method, hyperparameters, optional arguments given): the defaults, another setting, that setting with every option.
-SETTINGS = [(name, setting, ()) for name, row in ROWS.items() for setting in (row.defaults, row.other)]
-SETTINGS += [(name, row.other, row.optional) for name, row in ROWS.items() if row.optional]
+# (method, hyperparameters, optional arguments given): the defaults, other settings, one of them with every option.
+SETTINGS = [(name, setting, ()) for name, row in ROWS.items() for setting in (row.defaults, *row.others)]
+SETTINGS += [(name, row.others[0], row.optional) for name, row in ROWS.items() if row.optional]
 settings = pytest.mark.parametrize(
     "name, setting, options",
     SETTINGS,
@@ -37,40 +45,70 @@ settings = pytest.mark.parametrize(
 every_method = pytest.mark.parametrize("name", METHODS)
 
 
-def inputs(name: str, options: tuple[str, ...] = (), **changes) -> SimpleNamespace:
-    """Random inputs, the same for a method each time, with only the options that were asked for."""
-    x = vars(draw(np.random.default_rng(crc32(name.encode()))))
-    for option in set(ROWS[name].optional) - set(options):
-        del x[option]
-    return SimpleNamespace(**x | changes)
+def changed(x: SimpleNamespace, **changes) -> SimpleNamespace:
+    return SimpleNamespace(**vars(x) | changes)
 
 
-def arguments(name: str, x: SimpleNamespace, options: tuple[str, ...] = (), dtype=torch.float64) -> dict:
-    """The inputs as the records and tensors the loss reads, by name."""
-    n = torch.tensor(np.ascontiguousarray(x.n))
-    tensors = {key: torch.tensor(np.asarray(value), dtype=dtype) for key, value in vars(x).items() if key != "n"}
-    records = {"policy": Logps(tensors["l"].requires_grad_(), n), "reference": Logps(tensors["r"], n)}
-    return {key: (tensors | records)[key] for key in (*ROWS[name].needs, *options)}
+def only(x: SimpleNamespace, options: tuple[str, ...]) -> SimpleNamespace:
+    """The inputs without the optional ones that were not asked for."""
+    return SimpleNamespace(**{k: v for k, v in vars(x).items() if not k.startswith("target") or "target" in options})
 
 
-def loss(name: str, x: SimpleNamespace, setting, options=(), dtype=torch.float64) -> tuple[torch.Tensor, torch.Tensor]:
-    """The implementation's losses and their gradient in the policy's sums."""
-    given = arguments(name, x, options, dtype)
+def inputs(name: str, options: tuple[str, ...] = (), responses: int | None = None) -> SimpleNamespace:
+    """Random inputs, the same for a method each time."""
+    rng = np.random.default_rng(crc32(name.encode()))
+    x = only(draw(rng, responses=responses or ROWS[name].responses), options)
+    return changed(x, **ROWS[name].prepare(x))
+
+
+def extremes(name: str, options: tuple[str, ...], tokens: tuple[int, int]) -> SimpleNamespace:
+    """Every combination of extreme sums under policy and reference, with extreme values of whatever else is read.
+
+    For lists the combinations are of the four policy sums, the reference's are drawn.
+    """
+    rng = np.random.default_rng(0)
+    K = ROWS[name].responses
+    sums = np.array(list(itertools.product(EXTREMES, repeat=4 if K > 1 else 2)))
+    B = len(sums)
+    l, r = (sums, rng.choice(EXTREMES, (B, K))) if K == 4 else (sums[:, :K], sums[:, K:])  # noqa: E741
+    n = np.resize(tokens, (B, K))
+    some = {"target_l": rng.choice(EXTREMES, (B, 1)), "target_n": n[:, :1]}
+    some |= {"head_l": rng.choice(EXTREMES, (B, K)), "head_r": rng.choice(EXTREMES, (B, K)), "head_n": 0 * n + n.min()}
+    some |= {"win_probabilities": rng.choice([0, 1e-6, 0.5, 1], (B, K)), "desirable": rng.random(B) < 0.5}
+    some |= {"scores": rng.choice([*EXTREMES, 1e-6, 1e4], (B, K)), "kl": rng.choice([-1e4, 1e4, 1.0], 50)}
+    some |= {"sequence_kl": -rng.choice(EXTREMES, (B, K)), "dispersion": rng.choice([0, 1e-6, 1, 50], B)}
+    some |= {"log_weights": rng.choice([*EXTREMES, 10.0], (B, K)), "shift": np.array(1e3)}
+    x = only(SimpleNamespace(l=l, r=r, n=n, **some), options)
+    if name == "odpo":
+        x.scores = np.stack([rng.choice([1e-6, 1.0, 50.0, 1e4], B), 0 * l[:, 0]], axis=1)
+    return x
+
+
+def arguments(name: str, x: SimpleNamespace, dtype=torch.float64) -> dict:
+    """The inputs as the records and tensors the loss reads, by name of the argument."""
+
+    def tensor(key: str) -> torch.Tensor:
+        value = np.ascontiguousarray(getattr(x, key)).reshape(np.shape(getattr(x, key)))
+        if key in ("desirable", "n", "target_n", "head_n"):
+            return torch.tensor(value)
+        return torch.tensor(value, dtype=dtype, requires_grad=key in (*ROWS[name].moves, *ROWS[name].stopped))
+
+    given = [a for a in (*ROWS[name].needs, *ROWS[name].optional) if hasattr(x, RECORDS.get(a, (a,))[0])]
+    return {a: Logps(*map(tensor, RECORDS[a])) if a in RECORDS else tensor(a) for a in given}
+
+
+def loss(name: str, x: SimpleNamespace, setting, dtype=torch.float64) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """The implementation's losses and their gradient in each input that may carry one, by name."""
+    given = arguments(name, x, dtype)
     found = METHODS[name].loss(**given, **setting)
-    (gradient,) = torch.autograd.grad(found.sum(), given["policy"].sums)
-    return found.detach(), gradient
+    sums = {RECORDS[a][0]: given[a].sums for a in given if a in RECORDS}
+    leaves = {k: v for k, v in (sums | given).items() if k in (*ROWS[name].moves, *ROWS[name].stopped)}
+    gradients = torch.autograd.grad(found.sum(), list(leaves.values()), allow_unused=True, materialize_grads=True)
+    return found.detach(), dict(zip(leaves, gradients))
 
 
 def values(*args, **kwargs) -> np.ndarray:
     return loss(*args, **kwargs)[0].numpy()
-
-
-def grid(*tokens: int) -> SimpleNamespace:
-    """Every combination of extreme sums for two responses under policy and reference."""
-    sums = np.array(list(itertools.product(EXTREMES, repeat=4)))
-    return SimpleNamespace(
-        l=sums[:, :2], r=sums[:, 2:], n=np.broadcast_to(tokens, sums[:, :2].shape), target=sums[:, 2]
-    )
 
 
 def test_the_table_has_a_row_for_every_method_and_no_other():
@@ -80,7 +118,7 @@ def test_the_table_has_a_row_for_every_method_and_no_other():
 @settings
 def test_a_loss_agrees_with_the_formula_of_the_paper(name, setting, options):
     x = inputs(name, options)
-    found = values(name, x, setting, options)
+    found = values(name, x, setting)
     assert found.shape == (len(x.l),)
     assert found.dtype == np.float64
     np.testing.assert_allclose(found, ROWS[name].formula(x, **setting), rtol=1e-12, atol=1e-12)
@@ -88,21 +126,26 @@ def test_a_loss_agrees_with_the_formula_of_the_paper(name, setting, options):
 
 @settings
 def test_a_loss_agrees_with_the_formula_of_the_paper_at_extremes(name, setting, options):
-    x = grid(3, 7)
-    below_zero = (np.concatenate([x.l, x.r], axis=1) < 0).all(axis=1)  # ORPO's formula is infinite at 0
-    x = SimpleNamespace(**{key: value[below_zero] for key, value in vars(x).items() if key != "target" or options})
-    expected = ROWS[name].formula(x, **setting)
-    assert np.isfinite(expected).all()
-    np.testing.assert_allclose(values(name, x, setting, options), expected, rtol=1e-10, atol=1e-12)
+    x = extremes(name, options, (3, 7))
+    if name == "orpo":  # the formula is infinite at 0
+        x = rows(name, x, (x.l < 0).all(axis=1))
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = ROWS[name].formula(x, **setting)
+    found = values(name, x, setting)
+    # An exponential goes on as its tangent above e^30, and no sooner.
+    in_range = np.broadcast_to(ROWS[name].exponent(x, **setting), len(expected)) < 30
+    assert in_range.mean() > 0.3
+    np.testing.assert_allclose(found[in_range], expected[in_range], rtol=1e-10, atol=1e-12)
 
 
 @settings
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("tokens", [(1, 1), (1, 300)], ids=str)
 def test_value_and_gradient_are_finite_at_extremes(name, setting, options, dtype, tokens):
-    found, gradient = loss(name, grid(*tokens), setting, options, dtype)
+    found, gradients = loss(name, extremes(name, options, tokens), setting, dtype)
     assert torch.isfinite(found).all()
-    assert torch.isfinite(gradient).all()
+    for gradient in gradients.values():
+        assert torch.isfinite(gradient).all()
 
 
 @settings
@@ -110,69 +153,84 @@ def test_value_and_gradient_are_finite_at_extremes(name, setting, options, dtype
 def test_half_precision_is_computed_in_float32(name, setting, options, dtype):
     x = inputs(name, options)
     rounded = SimpleNamespace(
-        **{key: v if key == "n" else torch.tensor(v, dtype=dtype).float().numpy() for key, v in vars(x).items()}
+        **{k: torch.tensor(v, dtype=dtype).float().numpy() if v.dtype == float else v for k, v in vars(x).items()}
     )
-    found, _ = loss(name, x, setting, options, dtype)
+    found, _ = loss(name, x, setting, dtype)
     assert found.dtype == torch.float32
-    torch.testing.assert_close(found, loss(name, rounded, setting, options, torch.float32)[0], rtol=0, atol=0)
+    torch.testing.assert_close(found, loss(name, rounded, setting, torch.float32)[0], rtol=0, atol=0)
 
 
 @settings
 def test_the_gradient_is_that_of_the_formula(name, setting, options):
-    """Against central differences of the NumPy formula, so that a stopped gradient shows."""
+    """Against central differences of the NumPy formula; where the method stops a gradient it must be 0 instead."""
     x = inputs(name, options)
-    _, gradient = loss(name, x, setting, options)
+    _, gradients = loss(name, x, setting)
     step = 1e-4
-    for k in range(x.l.shape[1]):
-        moved = []
-        for sign in (1, -1):
-            l = x.l.copy()  # noqa: E741
-            l[:, k] += sign * step
-            moved.append(ROWS[name].formula(SimpleNamespace(**vars(x) | {"l": l}), **setting))
-        np.testing.assert_allclose(gradient[:, k], (moved[0] - moved[1]) / (2 * step), rtol=1e-6, atol=1e-7)
+    for key, gradient in gradients.items():
+        start = getattr(x, key)
+        expected = np.zeros(start.shape)
+        for k in range(start.shape[1] if key in ROWS[name].moves else 0):
+            sides = []
+            for sign in (1, -1):
+                moved = start.copy()
+                moved[:, k] += sign * step
+                sides.append(ROWS[name].formula(changed(x, **{key: moved}), **setting))
+            expected[:, k] = (sides[0] - sides[1]) / (2 * step)
+        if key in ROWS[name].stopped:
+            expected[ROWS[name].stopped[key]] = 0
+        np.testing.assert_allclose(gradient, expected, rtol=1e-6, atol=1e-7, err_msg=key)
+
+
+def at_start(name: str, x: SimpleNamespace) -> SimpleNamespace:
+    """The same inputs at policy = reference or, for a loss without a reference, at equal responses."""
+    if "reference" in ROWS[name].needs:
+        nothing = {"sequence_kl": 0 * x.l, "kl": 0 * x.kl, "shift": 0 * x.shift}
+        return changed(x, r=x.l, head_r=x.head_l, **nothing)
+    return changed(x, **{k: getattr(x, k)[:, :1].repeat(x.l.shape[1], axis=1) for k in ("l", "n", "scores")})
 
 
 @settings
 def test_the_value_at_policy_equals_reference(name, setting, options):
-    x = inputs(name, options)
-    if "reference" in ROWS[name].needs:
-        x.r = x.l
-    else:
-        x.l, x.n = x.l[:, :1].repeat(2, axis=1), x.n[:, :1].repeat(2, axis=1)
+    x = at_start(name, inputs(name, options))
     expected = np.broadcast_to(ROWS[name].start(x, **setting), len(x.l))
-    np.testing.assert_allclose(values(name, x, setting, options), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(values(name, x, setting), expected, rtol=1e-12, atol=1e-12)
 
 
 @settings
 def test_what_leaves_the_loss_unchanged(name, setting, options):
     x = inputs(name, options)
+    before = values(name, x, setting)
     for why, change in ROWS[name].unchanged.items():
-        changed = SimpleNamespace(**vars(x) | change(x))
-        np.testing.assert_allclose(
-            values(name, changed, setting, options),
-            values(name, x, setting, options),
-            rtol=1e-9,
-            atol=1e-12,
-            err_msg=why,
-        )
+        after = values(name, changed(x, **change(x)), setting)
+        np.testing.assert_allclose(after, before, rtol=1e-9, atol=1e-12, err_msg=why)
+
+
+def rows(name: str, x: SimpleNamespace, which) -> SimpleNamespace:
+    return SimpleNamespace(
+        **{k: v if k in (*ROWS[name].shared, "kl", "shift") else v[which] for k, v in vars(x).items()}
+    )
 
 
 @settings
 def test_a_loss_is_per_example(name, setting, options):
+    """Each row's loss is its own; only a method that says so reads the batch, and even then not its order."""
     x = inputs(name, options)
-    together = values(name, x, setting, options)
-    for b in (0, 17):
-        alone = SimpleNamespace(**{key: value[b : b + 1] for key, value in vars(x).items()})
-        np.testing.assert_allclose(values(name, alone, setting, options), together[b : b + 1], rtol=1e-14)
+    together = values(name, x, setting)
+    alone = np.concatenate([values(name, rows(name, x, [b]), setting) for b in range(8)])
+    if METHODS[name].batchwise:
+        assert not np.allclose(alone, together[:8])
+    else:
+        np.testing.assert_allclose(alone, together[:8], rtol=1e-14)
+    np.testing.assert_allclose(values(name, rows(name, x, np.s_[::-1]), setting), together[::-1], rtol=1e-14)
 
 
 @pytest.mark.parametrize("limit", LIMITS, ids=lambda limit: f"{limit.method} is {limit.becomes}: {limit.why}")
 def test_a_limit_that_turns_one_method_into_another(limit):
     x = inputs(limit.method)
-    x = SimpleNamespace(**vars(x) | limit.given(x))
+    x = changed(x, **limit.given(x))
     found = values(limit.method, x, limit.setting)
-    there = values(limit.becomes, SimpleNamespace(**vars(x) | limit.then(x)), limit.as_setting)
-    np.testing.assert_allclose(found, limit.scale * there, rtol=1e-12, atol=1e-12)
+    there = values(limit.becomes, changed(x, **limit.then(x)), limit.as_setting)
+    np.testing.assert_allclose(found, limit.scale * there, rtol=limit.tolerance, atol=limit.tolerance)
     assert found.std() > 0
 
 
@@ -181,7 +239,8 @@ def test_needs_and_hyperparameters_are_those_of_the_fact_sheet(name):
     assert METHODS[name].name == name
     assert METHODS[name].needs == ROWS[name].needs
     assert METHODS[name].hyperparameters == dict(ROWS[name].defaults)
-    assert METHODS[name].check(**ROWS[name].other) == dict(ROWS[name].other)
+    for setting in ROWS[name].others:
+        assert METHODS[name].check(**setting) == dict(setting)
 
 
 @every_method
@@ -196,19 +255,23 @@ def test_an_unknown_keyword_raises(name):
 @every_method
 def test_records_of_another_size_are_refused(name):
     """Three responses where a pair is wanted: an error that says so, never a number."""
-    if not {"policy", "reference"} >= set(ROWS[name].needs):
-        pytest.skip("reads more than pairs")
-    three = Logps(torch.zeros(2, 3), torch.ones(2, 3))
-    with pytest.raises(ValueError, match="wants K=2 responses to each prompt, got K=3"):
-        METHODS[name].loss(*[three for _ in ROWS[name].needs])
+    wrong = {1: 2, 2: 3, 4: 1}[ROWS[name].responses]
+    with pytest.raises(ValueError, match=r"wants? .*K *(=|>=) *\d|must (hold K=1|have shape)"):
+        METHODS[name].loss(**arguments(name, inputs(name, responses=wrong)))
 
 
-def test_another_number_of_pairs_is_refused_not_broadcast():
-    one, three = Logps(torch.zeros(1, 2), torch.ones(1, 2)), Logps(torch.zeros(3, 2), torch.ones(3, 2))
-    for name in METHODS:
-        if METHODS[name].needs == ("policy", "reference"):
-            with pytest.raises(ValueError, match=r"same responses, got shapes \(3, 2\) and \(1, 2\)"):
-                METHODS[name].loss(three, one)
+@every_method
+def test_inputs_of_another_shape_are_refused_not_broadcast(name):
+    given = arguments(name, inputs(name, ROWS[name].optional))
+    for argument in set(given) - {"policy", "kl"}:
+        if given.keys() == {"scores"}:
+            wrong = given["scores"][:, :1]
+        elif argument in RECORDS:
+            wrong = Logps(given[argument].sums[:1], given[argument].tokens[:1])
+        else:
+            wrong = given[argument].reshape(1, -1)[:, :1]
+        with pytest.raises(ValueError, match=rf"{argument} (must|and reference must)|wants {argument}|same responses"):
+            METHODS[name].loss(**given | {argument: wrong})
 
 
 @every_method
@@ -218,9 +281,9 @@ def test_the_docstring_holds_every_part(name):
     documented = re.findall(r"^    (\w+): ", arguments_part, re.M)
     assert documented == list(inspect.signature(METHODS[name].loss).parameters)
     if "reference" in METHODS[name].needs:
-        assert "At policy = reference each is" in doc
+        assert re.search("At policy = reference(, where ``\\w+`` is 0,)? each is ", doc)
     else:
-        assert "There is no reference; at" in doc
+        assert re.search("There is no reference; at .+ each is ", doc)
     assert re.search(r"^Raises:\n    \w+Error: ", doc, re.M)
     for fact in (METHODS[name].paper, METHODS[name].equation, METHODS[name].chapter):
         assert fact.strip()
@@ -233,12 +296,54 @@ def evaluate(text: str, **known) -> np.ndarray:
         "sigmoid": lambda t: 1 / (1 + sympy.exp(-t)),
         "log_odds": lambda t: t - sympy.log(1 - sympy.exp(t)),
         "max": sympy.Max,
+        "min": sympy.Min,
+        "stopgrad": lambda t: t,
+        "sum_k": sympy.Function("sum_k"),
+        "link": sympy.Function("link"),
+        "g": sympy.Function("g"),
     }
-    symbols = {name: sympy.Symbol(name, real=True) for name in known}
+    text = text.replace("K!", "factorial(K)")
+    symbols = {name: sympy.Symbol(name, real=True) for name, value in known.items() if not isinstance(value, str)}
     read = (*standard_transformations, implicit_multiplication, implicit_application, convert_xor)
     expression = parse_expr(text, local_dict=functions | symbols, transformations=read)
     assert {str(s) for s in expression.free_symbols} <= set(known)
-    return sympy.lambdify(list(symbols.values()), expression, "numpy")(*known.values())
+    called = {"sum_k": lambda terms: terms.sum(axis=0), "factorial": math.factorial}
+    if "link" in known:
+        called["link"] = LINKS[known["link"]]
+    if "divergence" in known:
+        called["g"] = derivative(known["divergence"], known["alpha"])
+    used = sorted(map(str, expression.free_symbols))
+    return sympy.lambdify([symbols[u] for u in used], expression, [called, "numpy"])(*(known[u] for u in used))
+
+
+def symbols_of(name: str, x: SimpleNamespace, setting) -> dict:
+    """What the symbols in the docstrings stand for."""
+    K = x.l.shape[1]
+    known = dict(setting) | {"K": K}
+    if K == 1:
+        s = np.where(x.desirable, 1, -1)
+        lam = np.where(x.desirable, setting.get("lam_D"), setting.get("lam_U"))
+        return known | {"rho": (x.l - x.r)[:, 0], "s": s, "lam": lam, "z0": max(0, x.kl.mean()), "shift": x.shift}
+    if K > 2:
+        rho = (x.l - x.r).T
+        p = np.exp(setting.get("beta", 1) * rho)
+        eps = setting.get("eps", 0.1)
+        q = np.array([1 - eps] + (K - 1) * [eps / (K - 1)])[:, None]
+        best = x.l[np.arange(len(x.l)), x.scores.argmax(axis=1)]
+        return known | {"rho_w": rho[0], "rho_k": rho[1:], "p_k": p / p.sum(axis=0), "q_k": q, "l_best": best}
+    (l_w, l_l), (r_w, r_l), (n_w, n_l) = x.l.T, x.r.T, x.n.T
+    known |= {"l_w": l_w, "l_l": l_l, "r_w": r_w, "r_l": r_l, "n_w": n_w, "n_l": n_l}
+    known |= {"lbar_w": l_w / n_w, "lbar_l": l_l / n_l, "rho_w": l_w - r_w, "rho_l": l_l - r_l}
+    known |= {"D": l_w - r_w - l_l + r_l, "phi": x.dispersion}
+    known |= dict(zip(("s_w", "s_l"), x.scores.T)) | dict(zip(("P_w", "P_l"), x.win_probabilities.T))
+    known |= dict(zip(("K_w", "K_l"), x.sequence_kl.T)) | dict(zip(("w_w", "w_l"), x.log_weights.T))
+    known |= dict(zip(("m", "m_ref"), same_rank(x))) if name == "aot" else {}
+    target, tokens = (x.target_l[:, 0], x.target_n[:, 0]) if hasattr(x, "target_l") else (l_w, n_w)
+    known |= {"l_target": target, "lbar_target": target / tokens}
+    if "beta" in setting:
+        known |= {"t": setting["beta"] * known["D"]}
+        known |= {"b_w": setting["beta"] * known["rho_w"], "b_l": setting["beta"] * known["rho_l"]}
+    return known | ({"D_ld": ld_margin(x, setting["alpha"])} if name == "ld_dpo" else {})
 
 
 @settings
@@ -246,16 +351,10 @@ def test_the_formulas_of_the_docstring_are_true(name, setting, options):
     """The one-line formula and the value at the start, both evaluated as printed."""
     x = inputs(name, options)
     doc = inspect.getdoc(METHODS[name].loss)
-    start = re.search(r"each is (?:``)?(.+?)(?:``)?\.?\n", doc).group(1)
-
-    def known() -> dict:
-        (l_w, l_l), (r_w, r_l), (n_w, n_l) = x.l.T, x.r.T, x.n.T
-        pair = {"l_w": l_w, "l_l": l_l, "r_w": r_w, "r_l": r_l, "lbar_w": l_w / n_w, "lbar_l": l_l / n_l}
-        return pair | {"D": l_w - r_w - l_l + r_l, "l_target": getattr(x, "target", l_w)} | dict(setting)
-
-    np.testing.assert_allclose(evaluate(METHODS[name].formula, **known()), ROWS[name].formula(x, **setting), rtol=1e-9)
-    x.l, x.n = x.l[:, :1].repeat(2, axis=1), x.n[:, :1].repeat(2, axis=1)
-    x.r = x.l
-    np.testing.assert_allclose(
-        np.broadcast_to(evaluate(start, **known()), len(x.l)), np.broadcast_to(ROWS[name].start(x, **setting), len(x.l))
-    )
+    if ROWS[name].printed:
+        printed = evaluate(METHODS[name].formula, **symbols_of(name, x, setting))
+        np.testing.assert_allclose(printed, ROWS[name].formula(x, **setting), rtol=1e-9, atol=1e-12)
+    x = at_start(name, x)
+    start = re.search(r" each is (?:``)?(.+?)(?:``)?\.?\n", doc).group(1)
+    printed = evaluate(start, **symbols_of(name, x, setting))
+    np.testing.assert_allclose(*np.broadcast_arrays(printed, ROWS[name].start(x, **setting)), rtol=1e-12)

@@ -1,6 +1,8 @@
 """The table of methods and the check of what a user writes."""
 
+import inspect
 import math
+import re
 
 import pytest
 
@@ -54,3 +56,36 @@ def test_check_names_the_nearest_hyperparameter():
 def test_check_lists_the_hyperparameters_when_none_is_near():
     with pytest.raises(ValueError, match=r"method 'simpo' has no hyperparameter 'tau': it has beta, gamma$"):
         METHODS["simpo"].check(tau=0.1)
+
+
+@pytest.mark.parametrize("value", [0.5, 0.7, -0.1, math.nan, "0.1", True])
+def test_check_keeps_a_share_of_wrong_labels_below_one_half(value):
+    assert METHODS["robust_dpo"].check(eps=0)["eps"] == 0
+    with pytest.raises(ValueError) as error:
+        METHODS["robust_dpo"].check(eps=value)
+    wanted = "hyperparameter 'eps' of method 'robust_dpo' must be a finite number >= 0 and < 0.5"
+    assert str(error.value) == f"{wanted}, got {value!r}"
+
+
+def test_check_takes_one_of_the_names_of_a_choice():
+    assert METHODS["spin"].check(link="hinge") == {"lam": 0.1, "link": "hinge"}
+    for value in ("hing", "square", 1, None, True):
+        with pytest.raises(ValueError) as error:
+            METHODS["spin"].check(link=value)
+        wanted = "hyperparameter 'link' of method 'spin' must be one of logistic, hinge, correlation, exponential"
+        assert str(error.value) == f"{wanted}, got {value!r}"
+
+
+def test_only_a_loss_that_reads_the_batch_says_so():
+    assert [name for name, method in METHODS.items() if method.batchwise] == ["aot"]
+
+
+def test_the_names_of_what_losses_read_are_listed_once():
+    """One name per idea: every argument of every loss is in the table of the package's docstring, and nothing else."""
+    arguments = {
+        parameter.name
+        for method in METHODS.values()
+        for parameter in inspect.signature(method.loss).parameters.values()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    }
+    assert set(re.findall(r"^``(\w+)`` ", losses.__doc__, re.M)) == arguments

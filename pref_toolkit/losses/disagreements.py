@@ -1,0 +1,166 @@
+"""Same name, different loss: where sources and libraries disagree, what each one computes, and what ours is.
+
+Every entry shows both numbers on one small example, so that a reader who meets the other one recognises it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from pref_toolkit.logps import Logps
+from pref_toolkit.losses.labels import bco, kto
+from pref_toolkit.losses.pairs import cdpo, dpo, ipo, orpo, r_dpo, robust_dpo, simpo, sppo
+from pref_toolkit.losses.token_distributions import ld_dpo
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """One name, two losses.
+
+    Args:
+        methods: those it concerns.
+        ours: what the toolkit computes, and how to ask for the other.
+        theirs: what else goes by the name.
+        numbers: both values on a small example, ours first.
+    """
+
+    methods: tuple[str, ...]
+    ours: str
+    theirs: str
+    numbers: Callable[[], tuple[float, float]]
+
+
+def pair(chosen: float, rejected: float, n_w: int = 4, n_l: int = 10) -> Logps:
+    sums = torch.tensor([[chosen, rejected]], dtype=torch.float64)
+    return Logps(sums, torch.tensor([[n_w, n_l]]))
+
+
+# One pair for all of them: 4 chosen tokens, 10 rejected ones, D = 3 nats in all and 0.6 nats per token.
+POLICY, REFERENCE = pair(-12, -15), pair(-14, -14)
+MEAN_POLICY, MEAN_REFERENCE = POLICY.per_token(), REFERENCE.per_token()
+# Its chosen response as a desirable answer, with rho = 2.
+ANSWER = Logps(POLICY.sums[:, :1], POLICY.tokens[:, :1])
+ANSWER_REFERENCE = Logps(REFERENCE.sums[:, :1], REFERENCE.tokens[:, :1])
+DESIRABLE = torch.tensor([True])
+
+
+def _kto(*kl: float) -> float:
+    return kto(ANSWER, ANSWER_REFERENCE, DESIRABLE, torch.tensor(kl)).item()
+
+
+def _bco(shift: float) -> float:
+    return bco(ANSWER, ANSWER_REFERENCE, DESIRABLE, torch.tensor(shift)).item()
+
+
+def _ld_dpo_at_start() -> tuple[float, float]:
+    policy, head = pair(-14, -14), pair(-14, -6, 4, 4)
+    tail_in_policy_only = pair(-14, -6 + 0.5 * -8)
+    return ld_dpo(policy, policy, head, head, beta=0.1, alpha=0.5).item(), dpo(tail_in_policy_only, policy).item()
+
+
+def _nll() -> tuple[float, float]:
+    nats, tokens = torch.tensor([12.0, 15.0]), torch.tensor([4, 10])
+    return (nats / tokens).mean().item(), (nats.sum() / tokens.sum()).item()
+
+
+def _psi() -> tuple[float, float]:
+    """Log-probability gap of two responses, the better one preferred 9 times in 10, at tau = 0.1, uniform reference."""
+    p, tau = 0.9, 0.1
+    against_both = 0.5 * 0.5 + 0.5 * p, 0.5 * 0.5 + 0.5 * (1 - p)
+    return (against_both[0] - against_both[1]) / tau, math.log(p / (1 - p)) / tau
+
+
+DISAGREEMENTS: dict[str, Disagreement] = {
+    "ipo_sum_or_mean": Disagreement(
+        ("ipo",),
+        "the paper's margin of summed log-probabilities; pass policy.per_token() and reference.per_token() for means",
+        "a margin of means per token, with the same tau",
+        lambda: (ipo(POLICY, REFERENCE).item(), ipo(MEAN_POLICY, MEAN_REFERENCE).item()),
+    ),
+    "simpo_gamma": Disagreement(
+        ("simpo",),
+        "gamma is absolute, as in the paper; a ratio is gamma / beta",
+        "the authors' script asks for the ratio: beta (lbar_w - lbar_l - ratio)",
+        lambda: (simpo(POLICY, beta=2.0, gamma=1.0).item(), simpo(POLICY, beta=2.0, gamma=2.0 * 1.0).item()),
+    ),
+    "simpo_in_cpo": Disagreement(
+        ("simpo", "cpo"),
+        "SimPO has no supervised term",
+        "a CPO trainer with SimPO's loss adds -lbar_w until its weight is set to 0",
+        lambda: (simpo(POLICY).item(), (simpo(POLICY) - MEAN_POLICY.chosen).item()),
+    ),
+    "dpo_on_means": Disagreement(
+        ("dpo",),
+        "eq. 7: summed log-probabilities; pass policy.per_token() and reference.per_token() for means",
+        "DPO on means per token, in which beta is weaker by about the length",
+        lambda: (dpo(POLICY, REFERENCE).item(), dpo(MEAN_POLICY, MEAN_REFERENCE).item()),
+    ),
+    "label_smoothing": Disagreement(
+        ("cdpo", "robust_dpo"),
+        "two methods, cdpo and robust_dpo; cdpo's value",
+        "label_smoothing is the one in one library, the other in another, and ignored in a third; robust_dpo's value",
+        lambda: (cdpo(POLICY, REFERENCE).item(), robust_dpo(POLICY, REFERENCE).item()),
+    ),
+    "bco_without_shift": Disagreement(
+        ("bco",),
+        "the shift is the running mean of beta rho (here 0.05)",
+        "a loss for pairs of the same name without the shift",
+        lambda: (_bco(0.05), _bco(0.0)),
+    ),
+    "sppo_scale": Disagreement(
+        ("sppo",),
+        "half the squares, beta = 1e-3",
+        "the squares, win probabilities 1 and 0, beta 100 times as large",
+        lambda: (
+            sppo(POLICY, REFERENCE, torch.tensor([[1.0, 0.0]])).item(),
+            2 * sppo(POLICY, REFERENCE, torch.tensor([[1.0, 0.0]]), beta=0.1).item(),
+        ),
+    ),
+    "ld_dpo_reference": Disagreement(
+        ("ld_dpo",),
+        "the tail is weighted in policy and reference: log 2 at policy = reference",
+        "the tail is weighted in the policy only: the margin does not start at 0",
+        _ld_dpo_at_start,
+    ),
+    "kto_matched": Disagreement(
+        ("kto",),
+        "z0 from mismatched prompts and answers (here with rho = 2 and 0.5)",
+        "z0 from the matched answers themselves (rho = 2 and -1), biased low",
+        lambda: (_kto(2.0, 0.5), _kto(2.0, -1.0)),
+    ),
+    "kto_clamp": Disagreement(
+        ("kto",),
+        "z0 is the mean, then clamped at 0 (here of -3 and 1)",
+        "each log-ratio is clamped first, so that z0 is above 0",
+        lambda: (_kto(-3.0, 1.0), _kto(0.0, 1.0)),
+    ),
+    "orpo_prompt": Disagreement(
+        ("orpo",),
+        "the supervised term is over the response",
+        "the supervised term is over prompt and response (here a prompt of 6 tokens and 9 nats)",
+        lambda: (orpo(POLICY).item(), (orpo(POLICY) + MEAN_POLICY.chosen + (9 + 12) / (6 + 4)).item()),
+    ),
+    "nll_mean": Disagreement(
+        ("dpo_nll", "cpo", "orpo", "click"),
+        "the supervised term is a mean per token of each response: unchanged by gradient accumulation",
+        "a mean over all tokens of the batch, which changes with the split (here 12 nats of 4 and 15 of 10 tokens)",
+        _nll,
+    ),
+    "ipo_psi": Disagreement(
+        ("ipo",),
+        "Psi is the identity: the optimum's log-probability gap for a preference of 0.9 is 4 at tau = 0.1",
+        "Psi(q) = log(q / (1 - q)), printed as IPO's choice in one chapter, is that of RLHF and DPO",
+        _psi,
+    ),
+    "r_dpo_sign": Disagreement(
+        ("r_dpo",),
+        "beta D plus alpha (n_w - n_l), which follows from a price on length",
+        "a survey prints minus",
+        lambda: (r_dpo(POLICY, REFERENCE).item(), r_dpo(POLICY, REFERENCE, alpha=-0.1).item()),
+    ),
+}
+"""Every disagreement, by name."""

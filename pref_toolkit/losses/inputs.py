@@ -1,0 +1,76 @@
+"""What losses read, checked: every tensor has the shape the docstring says, or the error names it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from pref_toolkit.logps import Logps
+
+
+def tensor_of(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """The input ``name`` in at least ``dtype``. Unchecked, a ``(B, 1)`` would broadcast to ``(B, B)`` in silence.
+
+    Raises:
+        ValueError: if it does not have the shape.
+    """
+    if value.shape != shape:
+        raise ValueError(f"{name} must have shape {tuple(shape)}, got {tuple(value.shape)}")
+    return value.to(torch.promote_types(value.dtype, dtype))
+
+
+def log_ratios(policy: Logps, reference: Logps) -> Tensor:
+    """``rho = l - r``, ``(B, K)`` in nats: how much likelier each response became.
+
+    Raises:
+        ValueError: if the records do not hold the same number of prompts and responses.
+    """
+    if policy.sums.shape != reference.sums.shape:
+        raise ValueError(
+            "policy and reference must hold the same responses, "
+            f"got shapes {tuple(policy.sums.shape)} and {tuple(reference.sums.shape)}"
+        )
+    return policy.sums - reference.sums
+
+
+def pair_log_ratios(policy: Logps, reference: Logps) -> tuple[Tensor, Tensor]:
+    """``rho_w, rho_l``, each ``(B,)`` in nats.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    rho = Logps(log_ratios(policy, reference), policy.tokens)
+    return rho.chosen, rho.rejected
+
+
+def margin(policy: Logps, reference: Logps) -> Tensor:
+    """``D = (l_w - r_w) - (l_l - r_l)``, ``(B,)``: nats by which the policy prefers the chosen beyond the reference.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return rho_w - rho_l
+
+
+def ranked_log_ratios(policy: Logps, reference: Logps) -> tuple[Tensor, Tensor]:
+    """``rho`` of the best response ``(B, 1)`` and of the others ``(B, K - 1)``, in nats.
+
+    Raises:
+        ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+    """
+    rho = log_ratios(policy, reference)
+    if rho.shape[1] < 2:
+        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={rho.shape[1]}")
+    return rho[:, :1], rho[:, 1:]
+
+
+def only_response(name: str, record: Logps) -> Tensor:
+    """``(B,)`` summed log-probability of the one response to each prompt, in nats.
+
+    Raises:
+        ValueError: if ``name`` holds more than one.
+    """
+    if record.sums.shape[1] != 1:
+        raise ValueError(f"{name} must hold K=1 response to each prompt, got K={record.sums.shape[1]}")
+    return record.sums[:, 0]

@@ -1,0 +1,101 @@
+"""Losses that read one answer to a prompt and whether it is desirable.
+
+Notation of the docstrings, for one answer: ``rho = l - r`` is its log-ratio to the reference in nats, and ``s`` is +1
+if it is desirable, -1 if not.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from pref_toolkit.logps import Logps
+from pref_toolkit.losses.inputs import log_ratios, only_response, tensor_of
+from pref_toolkit.losses.method import NonNegative, Positive, method
+
+
+def signs(desirable: Tensor, like: Tensor) -> Tensor:
+    """``s``: +1 where desirable, -1 where not.
+
+    Raises:
+        ValueError: if the labels are not booleans, one for each answer. A -1 would otherwise read as true.
+    """
+    if desirable.dtype != torch.bool or desirable.shape != like.shape:
+        raise ValueError(
+            f"desirable must be booleans of shape {tuple(like.shape)}, "
+            f"got {desirable.dtype} of shape {tuple(desirable.shape)}"
+        )
+    return torch.where(desirable, 1.0, -1.0).to(like.dtype)
+
+
+@method(
+    paper="Ethayarajh et al. 2024, arXiv:2402.01306",
+    equation="the loss with its reference point",
+    chapter="methods/beyond_pairs",
+)
+def kto(
+    policy: Logps,
+    reference: Logps,
+    desirable: Tensor,
+    kl: Tensor,
+    *,
+    beta: Positive = 0.1,
+    lam_D: NonNegative = 1.0,
+    lam_U: NonNegative = 1.0,
+) -> Tensor:
+    """Kahneman-Tversky optimisation: ``lam (1 - sigmoid(s beta (rho - z0)))``, ``lam`` one of ``lam_D``, ``lam_U``.
+
+    ``z0 = max(0, mean(kl))`` estimates KL(policy || reference) and carries no gradient. It is biased low if ``kl`` is
+    taken on the matched answers: each answer must be scored after *another* prompt. Mean first, clamp after.
+
+    Args:
+        policy: one labelled answer to each prompt ``(B, 1)``, nats.
+        reference: the same answers under the frozen reference.
+        desirable: ``(B,)`` booleans.
+        kl: log-ratios in nats of mismatched prompts and answers, of any number and shape: those of the whole update.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        lam_D: weight of desirable answers; the paper's lambda_D.
+        lam_U: weight of undesirable answers; the paper's lambda_U.
+
+    Returns:
+        ``(B,)`` losses in ``[0, lam]``. At policy = reference, where ``kl`` is 0, each is ``lam / 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same single answers, the labels do not match, or ``kl`` is empty.
+    """
+    rho = log_ratios(policy, reference)[:, 0]
+    only_response("policy", policy)
+    if kl.numel() == 0:
+        raise ValueError("kto wants at least one mismatched log-ratio in kl, got none")
+    s = signs(desirable, rho)
+    z0 = tensor_of("kl", kl, kl.shape, rho.dtype).mean().clamp(min=0).detach()
+    lam = torch.where(desirable, rho.new_tensor(lam_D), rho.new_tensor(lam_U))
+    return lam * torch.sigmoid(-s * beta * (rho - z0))
+
+
+@method(
+    paper="Jung et al. 2024, arXiv:2404.04656",
+    equation="the binary classifier loss with its reward shift",
+    chapter="methods/beyond_pairs",
+)
+def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, beta: Positive = 0.1) -> Tensor:
+    """Binary classifier optimisation: ``-log sigmoid(s (beta rho - shift))``.
+
+    Args:
+        policy: one labelled answer to each prompt ``(B, 1)``, nats.
+        reference: the same answers under the frozen reference.
+        desirable: ``(B,)`` booleans.
+        shift: scalar tensor, the running mean of ``beta rho`` over the answers seen; the paper's delta. No gradient.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference, where ``shift`` is 0, each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same single answers, or labels or shift have another shape.
+    """
+    rho = log_ratios(policy, reference)[:, 0]
+    only_response("policy", policy)
+    s = signs(desirable, rho)
+    return -logsigmoid(s * (beta * rho - tensor_of("shift", shift, (), rho.dtype).detach()))

@@ -1,0 +1,128 @@
+"""Losses that read K responses to each prompt, or what a judge says of them.
+
+Notation of the docstrings, beside that of ``pairs.py``: ``s_i`` is the score of response i,
+``rho_k = l_k - r_k`` its log-ratio to the reference.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from pref_toolkit.logps import Logps
+from pref_toolkit.losses.inputs import margin, ranked_log_ratios, tensor_of
+from pref_toolkit.losses.method import ErrorRate, NonNegative, Positive, method
+
+
+@method(
+    paper="Yuan et al. 2023, arXiv:2304.05302",
+    equation="the ranking loss and the supervised loss of the best response",
+    chapter="methods/ranking",
+)
+def rrhf(policy: Logps, scores: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
+    """Rank responses to align: ``sum_{s_i < s_j} max(0, lbar_i - lbar_j) - weight l_best``.
+
+    The ranking reads means per token; the supervised term is the best-scored response's token sum, as in the paper.
+    The scores alone rank, whatever the order of the columns. Responses with equal scores are not compared; of several
+    best ones the first is supervised.
+
+    Args:
+        policy: K >= 2 responses ``(B, K)``, nats, with their token counts.
+        scores: ``(B, K)`` scores of the same responses, higher is better.
+        weight: weight of the supervised term, which the paper fixes at 1.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at ``lbar_1 = ... = lbar_K`` each is ``-weight l_best``.
+
+    Raises:
+        ValueError: if the scores are not of the record's shape, or there are fewer than two responses.
+    """
+    scores = tensor_of("scores", scores, policy.sums.shape)
+    if scores.shape[1] < 2:
+        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={scores.shape[1]}")
+    mean = policy.per_token().sums
+    lead_of_worse = torch.relu(mean[:, :, None] - mean[:, None, :])  # [b, i, j]: lbar_i - lbar_j
+    worse = scores[:, :, None] < scores[:, None, :]
+    best = policy.sums.gather(1, scores.argmax(dim=1, keepdim=True))[:, 0]
+    return (lead_of_worse * worse).sum(dim=(1, 2)) - weight * best
+
+
+@method(paper="Amini et al. 2024, arXiv:2402.10571", equation="the loss with an offset", chapter="methods/beyond_pairs")
+def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Tensor:
+    """DPO with an offset: ``-log sigmoid(beta D - alpha log(s_w - s_l))``.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        scores: ``(B, 2)`` scores of the pair; the chosen response's must be the higher one.
+        beta: strength of the pull to the reference, per nat; the default is DPO's.
+        alpha: weight of the offset; the paper's symbol. 0 is DPO.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log(1 + (s_w - s_l)^alpha)``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs, or a row's scores do not rank the chosen response first.
+    """
+    D = margin(policy, reference)
+    scores = tensor_of("scores", scores, policy.sums.shape, D.dtype)
+    gap = scores[:, 0] - scores[:, 1]
+    if not bool((gap > 0).all()):
+        row = int((~(gap > 0)).nonzero()[0])
+        s_w, s_l = scores[row].tolist()
+        raise ValueError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g} in row {row}")
+    return -logsigmoid(beta * D - alpha * gap.log())
+
+
+@method(
+    paper="Chen et al. 2024, arXiv:2406.09215",
+    equation="the softmax loss over several rejected responses",
+    chapter="methods/beyond_pairs",
+)
+def s_dpo(policy: Logps, reference: Logps, *, beta: Positive = 1.0) -> Tensor:
+    """Softmax DPO, one chosen against K - 1 rejected: ``log(1 + sum_k(exp(beta (rho_k - rho_w))))``.
+
+    The sum is over the rejected responses. With K=2 this is DPO.
+
+    Args:
+        policy: K >= 2 responses ``(B, K)``, the chosen one first, nats.
+        reference: the same responses under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log K``.
+
+    Raises:
+        ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+    """
+    best, others = ranked_log_ratios(policy, reference)
+    return -logsigmoid(-(beta * (others - best)).logsumexp(dim=1))  # log(sum(exp)) overflows at 89 in float32
+
+
+@method(
+    paper="Ji et al. 2024, arXiv:2402.00856", equation="the reverse KL on preferences", chapter="methods/beyond_pairs"
+)
+def exo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: ErrorRate = 1e-3) -> Tensor:
+    """Exact optimisation: ``sum_k(p_k (log(p_k) - log(q_k)))``, the KL from ``p = softmax(beta rho)`` to labels ``q``.
+
+    For pairs ``q`` is ``(1 - eps, eps)``, as in the paper. For K > 2 it is ours: the best response keeps ``1 - eps``
+    and the others share ``eps`` equally.
+
+    Args:
+        policy: K >= 2 responses ``(B, K)``, best first, nats.
+        reference: the same responses under the frozen reference.
+        beta: strength of the pull to the reference, per nat; the default is DPO's.
+        eps: probability that the label is wrong; above 0, since the KL to a one-hot label is infinite.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``-log K - (log(1 - eps) + (K - 1) log(eps / (K - 1))) / K``.
+
+    Raises:
+        ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+    """
+    best, others = ranked_log_ratios(policy, reference)
+    log_p = (beta * torch.cat([best, others], dim=1)).log_softmax(dim=1)
+    q = torch.full_like(log_p, eps / others.shape[1])
+    q[:, 0] = 1 - eps
+    return (log_p.exp() * (log_p - q.log())).sum(dim=1)

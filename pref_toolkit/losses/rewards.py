@@ -1,0 +1,63 @@
+"""Losses of a reward model: they read the scores it gives to responses, and no policy.
+
+Notation of the docstrings: ``s_w, s_l`` are the scores of the chosen and the rejected response of a pair,
+``s_1 ... s_K`` those of K responses, best first.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from pref_toolkit.losses.inputs import tensor_of
+from pref_toolkit.losses.method import NonNegative, method
+
+
+@method(
+    paper="Bradley & Terry 1952; Ouyang et al. 2022, arXiv:2203.02155",
+    equation="the pairwise reward-model loss",
+    chapter="foundations/preferences",
+)
+def bradley_terry(scores: Tensor, *, m: NonNegative = 0.0) -> Tensor:
+    """A reward model from pairs: ``-log sigmoid(s_w - s_l - m)``.
+
+    Args:
+        scores: ``(B, 2)`` rewards of the chosen and the rejected response, from the model that is trained.
+        m: margin by which the chosen must lead. Margins that differ between pairs are composed:
+            subtract them from ``scores[:, 0]``.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at ``s_w = s_l`` each is ``log(1 + exp(m))``.
+
+    Raises:
+        ValueError: if the scores are not ``(B, 2)``.
+    """
+    scores = tensor_of("scores", scores, (len(scores), 2))
+    return -logsigmoid(scores[:, 0] - scores[:, 1] - m)
+
+
+@method(
+    paper="Plackett 1975; Luce 1959", equation="the likelihood of a whole ranking", chapter="foundations/preferences"
+)
+def plackett_luce(scores: Tensor) -> Tensor:
+    """A reward model from rankings: ``-sum_k [s_k - log sum_{j >= k} exp(s_j)]``.
+
+    Best first, each response is chosen among those not yet placed. With K=2 this is Bradley-Terry. The order of the
+    columns is the ranking; a policy's ``beta rho`` in place of scores gives DPO's ranking form.
+
+    Args:
+        scores: ``(B, K)`` rewards of K >= 2 responses, best first, from the model that is trained.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at equal scores each is ``log(K!)``.
+
+    Raises:
+        ValueError: if the scores are not ``(B, K)`` with K >= 2.
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2:
+        raise ValueError(f"plackett_luce wants scores of shape (B, K) with K >= 2, got {tuple(scores.shape)}")
+    scores = tensor_of("scores", scores, scores.shape)
+    # Only differences of scores enter, so that large scores cost no precision.
+    places = [(scores[:, k + 1 :] - scores[:, k : k + 1]).logsumexp(dim=1) for k in range(scores.shape[1] - 1)]
+    return -logsigmoid(-torch.stack(places)).sum(dim=0)
