@@ -198,7 +198,9 @@ def _example(row: Any, where: str, report: Report) -> Example:
     form = _form(row)
     if form == ("chosen", "rejected"):
         if row.get("target") is not None:
-            raise Fault("missing field", "field 'prompt' is missing, without which field 'target' has nothing to answer")
+            raise Fault(
+                "missing field", "field 'prompt' is missing, without which field 'target' has nothing to answer"
+            )
         return Example(*_shared_beginning(*_pair(row)), where)
     prompt = _content(row["prompt"], "prompt", empty=True)
     scores, desirable, win_probabilities, target = None, None, None, None

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 
-from pref_toolkit.data.batches import Batch, pack, separate
+from pref_toolkit.data.batches import Batch, micro_batches, pack, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import attention
@@ -71,7 +73,9 @@ class Scorer(nn.Module):
             raise ValueError(f"route {route!r} is not possible here: {self.obstacle}")
 
     def collate(self, examples: Sequence[Encoded]) -> Batch:
-        """The layout of the route taken."""
+        """The layout of the route taken. A reward is read after the last token, so a token more must follow it."""
+        if self.reward_head is not None:
+            examples = [replace(e, responses=[[*r, r[-1]] for r in e.responses]) for e in examples]
         return (separate if self.route == "rows" else pack)(examples)
 
     def forward(
@@ -285,3 +289,35 @@ def reference(model: Any) -> Iterator[None]:
     """Inside, a LoRA policy is its own frozen reference: adapters off, dropout off, nothing differentiated."""
     with evaluation(model), model.disable_adapter():
         yield
+
+
+def score(
+    scorer: Scorer, examples: Sequence[Encoded], device: Any, forward_tokens: int, what: str = "scoring"
+) -> tuple[Logps, Logps]:
+    """Log-probabilities of all responses under policy and reference, without dropout or gradient."""
+    policies, references = [], []
+    parts = micro_batches(examples, forward_tokens)
+    for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2):
+        batch = scorer.collate(part).to(device)
+        with evaluation(scorer.model):
+            policies.append(logps(scorer, batch))
+        with reference(scorer.model):
+            references.append(logps(scorer, batch))
+    return _joined(policies), _joined(references)
+
+
+def rewards(scorer: Scorer, examples: Sequence[Encoded], device: Any, forward_tokens: int, what: str) -> Tensor:
+    """``(B, K)`` rewards of all responses under a reward model, without dropout or gradient."""
+    parts = micro_batches(examples, forward_tokens)
+    with evaluation(scorer.model):
+        return torch.cat(
+            [
+                scorer(scorer.collate(part).to(device), ["rewards"])["rewards"]
+                for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2)
+            ]
+        )
+
+
+def _joined(records: list[Logps]) -> Logps:
+    """Several records as one, in order."""
+    return Logps(torch.cat([r.sums for r in records]), torch.cat([r.tokens for r in records]))
