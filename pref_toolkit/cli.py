@@ -170,6 +170,8 @@ def generate(arguments: Namespace) -> None:
     from pref_toolkit.training import generation, models
 
     model, tokenizer = models.load(arguments.model)
+    if models.load_reward_head(arguments.model, model) is not None:
+        raise _Usage(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
     answers = generation.generate(
         model,
         tokenizer,

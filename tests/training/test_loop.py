@@ -106,10 +106,10 @@ def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_
     assert (saved.step if saved else 0) == (1 if save_every == 1 else 0)
 
 
-def test_out_of_memory_halves_the_forward_and_keeps_the_update(rows, quick, monkeypatch, capsys):
-    expected = {
-        n: w.grad for n, w in trainable(train(*tiny(), rows, config=quick(max_steps=1, held_out=0)).model).items()
-    }
+@pytest.mark.parametrize("method", ["dpo", "kto", "bco", "aot"])
+def test_out_of_memory_halves_the_forward_and_keeps_the_update(method, rows_for, quick, monkeypatch, capsys):
+    settings = quick(max_steps=1, held_out=0, samples=0)
+    expected = {n: w.grad for n, w in trainable(train(*tiny(), rows_for(method), method, settings).model).items()}
     forward = Scorer.forward
 
     def short_of_memory(self, batch, *more):
@@ -119,7 +119,7 @@ def test_out_of_memory_halves_the_forward_and_keeps_the_update(rows, quick, monk
 
     monkeypatch.setattr(Scorer, "forward", short_of_memory)
     monkeypatch.setattr(Scorer, "_trial", lambda self: None)
-    history = train(*tiny(), rows, config=quick(max_steps=1, held_out=0))
+    history = train(*tiny(), rows_for(method), method, settings)
     assert "going on with" in capsys.readouterr().out
     for name, value in trainable(history.model).items():
         assert (value.grad - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
