@@ -131,10 +131,10 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        data = lab.pairs(lab.defaults.PAIRS, seed=config.seed)
+        data = lab.rows(lab.defaults.PAIRS, method.needs, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab":
+    if arguments.model == "lab" and history.reward_head is None:
         from pref_toolkit import lab
 
         judged = lab.evaluate(history.model, tokenizer, seed=config.seed)

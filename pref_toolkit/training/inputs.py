@@ -174,7 +174,12 @@ class Inputs:
                 "want one number of responses in all rows"
             )
         tokens = torch.tensor([[len(r) for r in e.responses] for e in examples])
-        zeros = {reading: torch.zeros(tokens.shape) for i in INPUTS.values() for reading in (i.policy, i.reference) if reading}
+        zeros = {
+            reading: torch.zeros(tokens.shape)
+            for i in INPUTS.values()
+            for reading in (i.policy, i.reference)
+            if reading
+        }
         around = {"kl": torch.zeros(1), "shift": torch.zeros(()), "dispersion": {e.where: 1.0 for e in examples}}
         try:
             self.loss(Scored(examples, last, tokens, zeros, zeros, around))
