@@ -72,7 +72,8 @@ def test_a_yaml_key_and_a_flag_are_the_same_thing(capsys, data, tmp_path):
 
 def test_a_choice_is_a_word_on_the_command_line_and_in_yaml(capsys, data, tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text(f"method: f_dpo\ndivergence: forward_kl\nmodel: tiny\ndata: {data}\nmax_steps: 1\nheld_out: 2\nsamples: 1\n")
+    settings = f"method: f_dpo\ndivergence: forward_kl\nmodel: tiny\ndata: {data}\n"
+    file.write_text(settings + "max_steps: 1\nheld_out: 2\nsamples: 1\n")
     for name, more in {"forward_kl": [], "jensen_shannon": ["--divergence", "jensen_shannon"]}.items():
         output = tmp_path / name
         assert said(capsys, "train", "--config", str(file), "--output", str(output), *more)[0] == 0

@@ -68,7 +68,10 @@ def test_rows_have_the_form_that_a_loss_reads():
     plain = lab.pairs(6, seed=4)
     assert lab.rows(6, ("policy", "reference"), seed=4) == plain == lab.rows(6, ("scores",), seed=4)
     labelled = lab.rows(6, ("policy", "reference", "desirable"), seed=4)
-    assert [(r["completion"], r["label"]) for r in labelled[:2]] == [(plain[0]["chosen"], True), (plain[0]["rejected"], False)]
+    assert [(r["completion"], r["label"]) for r in labelled[:2]] == [
+        (plain[0]["chosen"], True),
+        (plain[0]["rejected"], False),
+    ]
     for row, pair in zip(lab.rows(6, ("policy", "scores"), seed=4), plain, strict=True):
         assert row["responses"] == [pair["chosen"], pair["rejected"]] and row["scores"][0] > row["scores"][1]
     for row, pair in zip(lab.rows(6, ("policy", "win_probabilities"), seed=4), plain, strict=True):

@@ -27,7 +27,12 @@ def assert_same_bits(one, other):
 
 # Beside DPO, one method for each thing that a run must find again: a running mean, a pass over the data, a reward head, and
 # scoring twice with the same dropout.
-STOPS = [("dpo", (4,)), ("dpo", (3, 4)), ("dpo", (1, 7)), *((m, (4,)) for m in ("bco", "mallows_dpo", "bradley_terry", "aot"))]
+STOPS = [
+    ("dpo", (4,)),
+    ("dpo", (3, 4)),
+    ("dpo", (1, 7)),
+    *((m, (4,)) for m in ("bco", "mallows_dpo", "bradley_terry", "aot")),
+]
 
 
 @pytest.mark.parametrize("method, stops", STOPS)

@@ -108,7 +108,9 @@ def test_a_model_that_changes_its_logits_behind_the_head_is_refused():
 
 
 def test_partners_are_from_another_prompt_and_never_their_own_answer():
-    update = [Encoded([1, p], [[9, y]], where=f"row {i}") for i, (p, y) in enumerate([(1, 1), (1, 2), (2, 2), (3, 1), (3, 3)])]
+    update = [
+        Encoded([1, p], [[9, y]], where=f"row {i}") for i, (p, y) in enumerate([(1, 1), (1, 2), (2, 2), (3, 1), (3, 3)])
+    ]
     pairs = mismatched(update, longest=64)
     assert [(p.prompt[1], p.responses[0][1]) for p in pairs] == [(1, 2), (1, 1), (2, 1), (3, 2), (3, 1)]
     for own, pair in zip(update, pairs):
@@ -217,7 +219,11 @@ def test_mixed_rows_with_and_without_target_train(rows, quick):
 @pytest.mark.parametrize("method", ["plackett_luce", "rrhf", "s_dpo", "exo"])
 def test_rankings_of_four_train(method, rows, quick):
     ranked = [
-        {"prompt": row["prompt"], "responses": [row["rejected"], f"maybe {i}", "who knows", row["chosen"]], "scores": [0, 2, 1, 3]}
+        {
+            "prompt": row["prompt"],
+            "responses": [row["rejected"], f"maybe {i}", "who knows", row["chosen"]],
+            "scores": [0, 2, 1, 3],
+        }
         for i, row in enumerate(rows)
     ]
     history = train(*tiny(), ranked, method, quick())
@@ -260,7 +266,9 @@ REFUSED = {
 def test_a_row_that_lacks_what_the_method_reads_is_refused_with_its_place(case, tmp_path, quick):
     method, good, bad, told = REFUSED[case]
     path = tmp_path / "rows.jsonl"
-    path.write_text("".join(json.dumps(row | {"prompt": f"q{i}"}) + "\n" for i, row in enumerate([good, good, bad, good])))
+    path.write_text(
+        "".join(json.dumps(row | {"prompt": f"q{i}"}) + "\n" for i, row in enumerate([good, good, bad, good]))
+    )
     with pytest.raises(DataError) as refused:
         train(*tiny(), str(path), method, quick())
     place = 1 if good is bad else 3
@@ -346,5 +354,3 @@ def test_an_unsure_reference_is_needed_for_dispersion(rows, quick):
         model.lm_head.weight.mul_(1e6)
     with pytest.raises(NotFiniteError, match="mean entropy on dataset:"):
         train(model, tokenizer, rows, name, quick())
-
-

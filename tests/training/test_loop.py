@@ -16,8 +16,10 @@ from pref_toolkit.training.loop import Terminated
 from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable
 from pref_toolkit.training.scoring import Scorer
 
-LOG_2 = dict.fromkeys("dpo cdpo robust_dpo aot bco bradley_terry plackett_luce tdpo1 tdpo2 mallows_dpo ld_dpo".split(), math.log(2))
-STEP_0 = LOG_2 | {"ipo": 1 / (4 * 0.1**2), "hinge_dpo": 1.0, "kto": 0.5, "s_dpo": math.log(2), "spin": math.log(2)}
+# Policy = reference, a running mean of 0, a reward head of 0.
+AT_LOG_2 = ["dpo", "cdpo", "robust_dpo", "dpop", "spin", "gpo", "f_dpo", "aot", "s_dpo", "bco", "tdpo1", "tdpo2"]
+AT_LOG_2 += ["mallows_dpo", "ld_dpo", "bradley_terry", "plackett_luce"]
+STEP_0 = dict.fromkeys(AT_LOG_2, math.log(2)) | {"ipo": 1 / (4 * 0.1**2), "hinge_dpo": 1.0, "kto": 0.5}
 
 
 def adapters(history):
