@@ -13,7 +13,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
@@ -72,8 +72,9 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
 
         method = find_method(str(_asked_for("method", argv, "dpo")))
         for name, default in method.hyperparameters.items():
+            kind = get_type_hints(method.loss)[name]
             train.add_argument(
-                f"--{name}", type=type(default), default=default, help=f"of {method.name}, in the paper's symbols"
+                f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbols"
             )
         if _asked_for("model", argv, "lab") == "lab":
             from pref_toolkit.lab.defaults import defaults
@@ -130,10 +131,10 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        data = lab.pairs(lab.defaults.PAIRS, seed=config.seed)
+        data = lab.rows(lab.defaults.PAIRS, method.needs, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab":
+    if arguments.model == "lab" and history.reward_head is None:
         from pref_toolkit import lab
 
         judged = lab.evaluate(history.model, tokenizer, seed=config.seed)
@@ -160,7 +161,8 @@ def evaluate(arguments: Namespace) -> None:
 
     examples, findings = prepare(arguments.data, tokenizer, max_length=arguments.max_length)
     print(findings)
-    _print_table({arguments.model: score(Scorer(model, arguments.max_length), examples, model.device)})
+    scorer = Scorer(model, arguments.max_length, reward_head=models.load_reward_head(arguments.model, model))
+    _print_table({arguments.model: score(scorer, examples, model.device)})
 
 
 def generate(arguments: Namespace) -> None:
@@ -168,6 +170,8 @@ def generate(arguments: Namespace) -> None:
     from pref_toolkit.training import generation, models
 
     model, tokenizer = models.load(arguments.model)
+    if models.load_reward_head(arguments.model, model) is not None:
+        raise _Usage(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
     answers = generation.generate(
         model,
         tokenizer,

@@ -46,6 +46,21 @@ def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None
     }
 
 
+def rewards(given: Tensor) -> dict[str, float | None]:
+    """How a reward model ranks responses: the first of each prompt against the last.
+
+    Args:
+        given: ``(B, K)`` rewards of responses, best first.
+
+    Returns:
+        The names of :func:`preference`: ``reward_accuracy`` of these rewards and ``margin``, their mean difference, in the
+        reward's unit. What speaks of a policy is None.
+    """
+    names = ("chosen_logp", "rejected_logp", "likelihood_accuracy", "chosen_change", "rejected_change")
+    lead = (given[:, 0] - given[:, -1]).detach()
+    return dict.fromkeys(names) | {"reward_accuracy": _share_above(lead), "margin": lead.mean().item()}
+
+
 def _share_above(difference: Tensor) -> float:
     return ((difference > 0).double() + 0.5 * (difference == 0).double()).mean().item()
 

@@ -85,10 +85,21 @@ def test_a_yaml_key_and_a_flag_are_the_same_thing(capsys, data, tmp_path):
     assert json.loads((output / "metrics.jsonl").read_text())["loss"] == pytest.approx(1.0)  # 1 / (4 tau^2)
 
 
+def test_a_choice_is_a_word_on_the_command_line_and_in_yaml(capsys, data, tmp_path):
+    file = tmp_path / "run.yaml"
+    settings = f"method: f_dpo\ndivergence: forward_kl\nmodel: tiny\ndata: {data}\n"
+    file.write_text(settings + "max_steps: 1\nheld_out: 2\nsamples: 1\n")
+    for name, more in {"forward_kl": [], "jensen_shannon": ["--divergence", "jensen_shannon"]}.items():
+        output = tmp_path / name
+        assert said(capsys, "train", "--config", str(file), "--output", str(output), *more)[0] == 0
+        assert json.loads((output / "run.json").read_text())["identity"]["hyperparameter divergence"] == name
+
+
 MISTAKES = {
     "unknown flag": (["--bta", "1"], "did you mean 'beta'"),
     "unknown method": (["--method", "dppo"], "did you mean 'dpo'"),
     "another method's hyperparameter": (["--gamma", "1"], "unrecognized arguments: --gamma"),
+    "no such choice": (["--method", "spin", "--link", "logstic"], "link: Expected"),
     "negative beta": (["--beta", "-1"], "'beta' of method 'dpo' must be a finite number > 0"),
     "beta not a number": (["--beta", "nan"], "beta: Expected a float. Got value: nan"),
     "a word for a number": (["--max-steps", "ten"], "max_steps: Expected int or nothing. Got value: ten"),

@@ -68,6 +68,19 @@ def packed_length(example: Encoded) -> int:
     return len(example.prompt) + sum(len(r) - 1 for r in example.responses)
 
 
+def micro_batches(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
+    """Examples in order, in groups of at most ``tokens`` tokens; a longer example goes alone."""
+    groups: list[list[Encoded]] = []
+    used = tokens + 1
+    for example in examples:
+        used += packed_length(example)
+        if used > tokens:
+            groups.append([])
+            used = packed_length(example)
+        groups[-1].append(example)
+    return groups
+
+
 def pack(examples: Sequence[Encoded]) -> Batch:
     """One sequence that holds every prompt once, followed by its responses."""
     ids: list[int] = []

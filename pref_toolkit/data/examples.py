@@ -23,6 +23,8 @@ class Example:
         where: the row it came from, counted from 1: ``"pairs.jsonl:6"``, or ``"dataset:6"`` without a file.
         scores: one number a response, in the responses' order, so descending. None where the row gave none.
         desirable: the label of a K=1 row. None otherwise.
+        win_probabilities: like scores: the chance in [0, 1] that each response beats one of the model's own.
+        target: a supervised response besides the pair, where the row gave one.
     """
 
     prompt: str | tuple[Message, ...]
@@ -30,3 +32,5 @@ class Example:
     where: str
     scores: tuple[float, ...] | None = None
     desirable: bool | None = None
+    win_probabilities: tuple[float, ...] | None = None
+    target: str | tuple[Message, ...] | None = None

@@ -24,6 +24,7 @@ SEVERITY = {
     "identical pair": LEFT_OUT,
     "prompt too long": LEFT_OUT,
     "identical tokens": LEFT_OUT,
+    "unfit for the method": LEFT_OUT,
     "repeated response": CHANGED,
     "repeated prompt": CHANGED,
     "blank response": CHANGED,

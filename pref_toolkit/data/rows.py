@@ -21,9 +21,11 @@ FORMS = (
     ("prompt", "chosen", "rejected"),
     ("chosen", "rejected"),
     ("prompt", "responses", "scores"),
+    ("prompt", "responses", "win_probabilities"),
     ("prompt", "completion", "label"),
 )
 ACCEPTED = "accepted are " + ", or ".join(" + ".join(form) for form in FORMS)
+NUMBERS = ("scores", "win_probabilities")  # beside responses, and optional there
 MARKER = "\n\nAssistant:"  # Anthropic HH: a transcript's last shared marker ends the prompt
 MAX_LINE_BYTES = 16 * 2**20
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
@@ -44,8 +46,9 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
     Args:
         source: a ``.jsonl`` or ``.jsonl.gz`` file; a directory or hub id, read by the ``datasets`` library; a
             ``datasets.Dataset``; or an iterable of dicts. Each row has one of these forms, text or chat messages:
-            ``prompt, chosen, rejected``; ``chosen, rejected`` with a shared beginning; ``prompt, responses`` best
-            first, or in any order with ``scores``; ``prompt, completion, label``.
+            ``prompt, chosen, rejected``, and a supervised ``target`` if there is one; ``chosen, rejected`` with a
+            shared beginning; ``prompt, responses`` best first, or in any order with ``scores`` or
+            ``win_probabilities``; ``prompt, completion, label``.
         on_bad_row: what to do with a malformed row: ``"stop"`` raises, ``"skip"`` counts it in `report`.
         report: receives what was refused, left out or doubtful.
 
@@ -194,21 +197,30 @@ def _example(row: Any, where: str, report: Report) -> Example:
         raise Fault("wrong shape", f"row is {_kind(row)}, want an object; {ACCEPTED}")
     form = _form(row)
     if form == ("chosen", "rejected"):
+        if row.get("target") is not None:
+            raise Fault(
+                "missing field", "field 'prompt' is missing, without which field 'target' has nothing to answer"
+            )
         return Example(*_shared_beginning(*_pair(row)), where)
     prompt = _content(row["prompt"], "prompt", empty=True)
-    scores, desirable = None, None
+    scores, desirable, win_probabilities, target = None, None, None, None
     if "responses" in form:
-        responses, scores = _ranking(row)
+        responses, scores, win_probabilities = _ranking(row)
     elif "label" in form:
         responses, desirable = [_content(row["completion"], "completion")], row["label"]
         if not isinstance(desirable, bool):
             raise _wrong("label", desirable, _want("label"))
     else:
         responses = _pair(row)
-    prompt, responses = _one_style(prompt, responses, where, report)
+        target = row.get("target")
+    if target is None:
+        prompt, responses = _one_style(prompt, responses, where, report)
+    else:
+        with_target = [*responses, _content(target, "target")]
+        prompt, (*responses, target) = _one_style(prompt, with_target, where, report)
     if scores is not None and len(set(scores)) < len(scores):
         report.add("tied scores", where, "equal scores, so the order given decides")
-    return Example(prompt, tuple(responses), where, scores, desirable)
+    return Example(prompt, tuple(responses), where, scores, desirable, win_probabilities, target)
 
 
 def _pair(row: Mapping[str, Any]) -> list[Any]:
@@ -220,8 +232,8 @@ def _form(row: Mapping[str, Any]) -> tuple[str, ...]:
     given = {key for key, value in row.items() if value is not None}
     # A row with a prompt is not one that lacks it, even if the prompt is null.
     forms = [form for form in FORMS if form != ("chosen", "rejected") or "prompt" not in row]
-    wanted = [tuple(field for field in form if field != "scores") for form in forms]
-    fits = [form for form in wanted if given.issuperset(form)]
+    wanted = [tuple(field for field in form if field not in NUMBERS) for form in forms]
+    fits = list(dict.fromkeys(form for form in wanted if given.issuperset(form)))
     if not fits:
         form = min(wanted, key=lambda form: (len(set(form) - given), -len(given.intersection(form))))
         missing = next(field for field in form if field not in given)
@@ -284,28 +296,40 @@ def _text(value: str, field: str, *, empty: bool) -> str:
     return value
 
 
-def _ranking(row: Mapping[str, Any]) -> tuple[list[Any], tuple[float, ...] | None]:
-    """Responses best first, and their scores in the same order if the row has any."""
-    given, scores = row["responses"], row.get("scores")
+def _ranking(row: Mapping[str, Any]) -> tuple[list[Any], tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Responses best first, and their scores and win probabilities in the same order if the row has any."""
+    given = row["responses"]
     if not isinstance(given, list | tuple):
         raise _wrong("responses", given, _want("responses"))
     if len(given) < 2:
         raise Fault("wrong shape", f"field 'responses' has length {len(given)}, want 2 or more responses")
     responses = [_content(response, f"responses[{i}]") for i, response in enumerate(given)]
-    if scores is None:
-        if near := difflib.get_close_matches("scores", [str(key) for key in row if key != "scores"], n=1, cutoff=0.8):
-            raise Fault("missing field", f"field 'scores' is missing (is {near[0]!r} meant for it?)")
-        return responses, None
-    if not isinstance(scores, list | tuple) or len(scores) != len(responses):
-        found = f"of length {len(scores)}" if isinstance(scores, list | tuple) else _kind(scores)
-        raise Fault("wrong type", f"field 'scores' is {found}, want one number for each of {len(responses)} responses")
-    for i, score in enumerate(scores):
-        if isinstance(score, bool) or not isinstance(score, int | float):
-            raise _wrong(f"scores[{i}]", score, "a number")
-        if not _is_finite(score):
-            raise Fault("wrong type", f"field 'scores[{i}]' is not finite, want a number")
-    order = sorted(range(len(scores)), key=lambda i: -float(scores[i]))  # stable: ties stay in the order given
-    return [responses[i] for i in order], tuple(float(scores[i]) for i in order)
+    scores, win_probabilities = (_numbers(row, field, len(responses)) for field in NUMBERS)
+    ranked_by = scores or win_probabilities or [0.0] * len(responses)
+    order = sorted(range(len(responses)), key=lambda i: -ranked_by[i])  # stable: ties stay in the order given
+    in_order = lambda values: None if values is None else tuple(values[i] for i in order)
+    return [responses[i] for i in order], in_order(scores), in_order(win_probabilities)
+
+
+def _numbers(row: Mapping[str, Any], field: str, responses: int) -> list[float] | None:
+    """One finite number for each response, or None if the row has no such field."""
+    given = row.get(field)
+    if given is None:
+        others = [str(key) for key in row if key not in NUMBERS]
+        if near := difflib.get_close_matches(field, others, n=1, cutoff=0.8):
+            raise Fault("missing field", f"field {field!r} is missing (is {near[0]!r} meant for it?)")
+        return None
+    if not isinstance(given, list | tuple) or len(given) != responses:
+        found = f"of length {len(given)}" if isinstance(given, list | tuple) else _kind(given)
+        raise Fault("wrong type", f"field {field!r} is {found}, want one number for each of {responses} responses")
+    for i, value in enumerate(given):
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _wrong(f"{field}[{i}]", value, "a number")
+        if not _is_finite(value):
+            raise Fault("wrong type", f"field '{field}[{i}]' is not finite, want a number")
+        if field == "win_probabilities" and not 0 <= value <= 1:
+            raise Fault("wrong type", f"field '{field}[{i}]' is {value}, want a probability between 0 and 1")
+    return [float(value) for value in given]
 
 
 def _is_finite(score: int | float) -> bool:

@@ -28,7 +28,8 @@ class Encoded:
     Args:
         prompt: the prompt's ids, at least one; never cut.
         responses: K lists of ids, best first, each at least one long and ending in EOS unless it was cut.
-        where, scores, desirable: as in the example.
+        where, scores, desirable, win_probabilities: as in the example.
+        target: the ids of the supervised response besides the pair, or None.
     """
 
     prompt: list[int]
@@ -36,6 +37,8 @@ class Encoded:
     where: str
     scores: tuple[float, ...] | None = None
     desirable: bool | None = None
+    win_probabilities: tuple[float, ...] | None = None
+    target: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,7 @@ def encode(
             room = None if max_length is None else max_length - len(prompt)
             responses = [response[:room] for response in whole]
             cut = responses != whole
+            target = responses.pop() if example.target is not None else None
             if len(responses) > 1 and all(response == responses[0] for response in responses):
                 why = f"after the cut to max_length={max_length}" if cut else "to this tokenizer"
                 report.add("identical tokens", example.where, f"the responses are the same {why}")
@@ -130,7 +134,8 @@ def encode(
                 report.add("boundary merge", example.where, "prompt and response would share a token; kept apart")
             if cut:
                 report.add("response cut", example.where, f"the end and its EOS are lost at max_length={max_length}")
-            encoded.append(Encoded(prompt, responses, example.where, example.scores, example.desirable))
+            own = (example.scores, example.desirable, example.win_probabilities)
+            encoded.append(Encoded(prompt, responses, example.where, *own, target))
     if examples and len(too_long) == len(examples):
         shortest = f"(shortest prompt {min(too_long)} tokens)"
         raise NothingFits(f"all {len(examples)} rows exceed max_length={max_length} {shortest}")
@@ -161,9 +166,10 @@ class _Reader:
         self.head: list[int] = dressed[: next(before, 0)]
 
     def example(self, example: Example) -> _Rendered:
+        responses = [*example.responses, *([] if example.target is None else [example.target])]
         if isinstance(example.prompt, str):
-            return self.text(example.prompt, example.responses)
-        return self.chat(example.prompt, example.responses)
+            return self.text(example.prompt, responses)
+        return self.chat(example.prompt, responses)
 
     def text(self, prompt: str, responses: Sequence[Any]) -> _Rendered:
         bos, eos = self.tokenizer.bos_token, self.tokenizer.eos_token

@@ -35,6 +35,31 @@ class Annotator:
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r}")
 
+    def reward(self, prompt: str, response: str) -> float:
+        """``r`` above, in nats.
+
+        Raises:
+            ValueError: if ``error`` is 0 or 1: the reward of a right response is then infinite.
+        """
+        if self.error in (0, 1):
+            raise ValueError(
+                f"an annotator has finite rewards if its error lies strictly between 0 and 1, got {self.error}"
+            )
+        right = math.log((1 - self.error) / self.error) * gold(prompt, response)
+        return right + self.length_bias * words(response) + self.politeness_bias * politeness(response)
+
+    def scores(self, prompt: str, chosen: str, rejected: str, rng: random.Random) -> tuple[float, float]:
+        """Scores on which the annotator's choice rests: each reward with standard Gumbel noise, given who was chosen.
+
+        The larger of two such scores is the first with probability ``sigmoid(r - r')``: a Bradley-Terry choice.
+        """
+        while True:
+            s_w, s_l = (
+                self.reward(prompt, response) - math.log(rng.expovariate(1.0)) for response in (chosen, rejected)
+            )
+            if s_w > s_l:
+                return s_w, s_l
+
     def probability(self, prompt: str, first: str, second: str) -> float:
         """That the first of two responses is preferred."""
         better = gold(prompt, first) - gold(prompt, second)

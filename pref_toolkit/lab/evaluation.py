@@ -15,7 +15,7 @@ from pref_toolkit.lab import shipped
 from pref_toolkit.lab.language import answer, gold, politeness, prompts, said_in_every_style
 from pref_toolkit.lab.reward_kl import frontier
 from pref_toolkit.training.generation import sample
-from pref_toolkit.training.scoring import Scorer, evaluation
+from pref_toolkit.training.scoring import Scorer, evaluation, logps
 
 PROMPTS_AT_ONCE = 128
 
@@ -101,7 +101,7 @@ def _sums(model: Any, examples: list[Encoded]) -> Tensor:
     device = next(model.parameters()).device
     parts = [examples[i : i + PROMPTS_AT_ONCE] for i in range(0, len(examples), PROMPTS_AT_ONCE)]
     with evaluation(model):
-        return torch.cat([scorer(scorer.collate(part).to(device)) for part in parts])
+        return torch.cat([logps(scorer, scorer.collate(part).to(device)).sums for part in parts])
 
 
 def _described(texts: list[str], rewards: list[float], ids: list[list[int]]) -> dict[str, Any]:

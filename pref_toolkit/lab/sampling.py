@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import random
-from typing import Literal
+from collections.abc import Collection
+from typing import Any, Literal
 
 from pref_toolkit.lab import shipped
 from pref_toolkit.lab.annotators import Annotator
@@ -34,6 +35,40 @@ def pairs(
         chosen, rejected = annotator.choose(prompt, first, second, rng)
         rows.append({"prompt": prompt, "chosen": chosen, "rejected": rejected})
     return rows
+
+
+def rows(n: int, needs: Collection[str], *, seed: int = 0, annotator: Annotator | None = None) -> list[dict[str, Any]]:
+    """``n`` on-policy pairs of :func:`pairs` in the form that a loss reads.
+
+    Args:
+        n: number of pairs.
+        needs: what the loss reads, a method's ``needs``. With ``desirable``, each pair becomes two labelled rows, the chosen
+            response desirable; with ``scores``, the annotator's scores stand beside the pair; with ``win_probabilities``, the
+            chance that the annotator prefers a response to one of the pair, itself included, drawn at random.
+        seed: as for :func:`pairs`.
+        annotator: as for :func:`pairs`.
+    """
+    annotator = annotator or Annotator()
+    given = pairs(n, seed=seed, annotator=annotator)
+    rng = random.Random(seed)
+    if "desirable" in needs:
+        return [
+            {"prompt": pair["prompt"], "completion": pair[which], "label": which == "chosen"}
+            for pair in given
+            for which in ("chosen", "rejected")
+        ]
+    if not {"scores", "win_probabilities"} & set(needs) or "policy" not in needs:
+        return list(given)
+    out: list[dict[str, Any]] = []
+    for pair in given:
+        both = pair["chosen"], pair["rejected"]
+        row: dict[str, Any] = {"prompt": pair["prompt"], "responses": list(both)}
+        if "scores" in needs:
+            out.append(row | {"scores": list(annotator.scores(pair["prompt"], *both, rng))})
+        else:
+            p = annotator.probability(pair["prompt"], *both)
+            out.append(row | {"win_probabilities": [(0.5 + p) / 2, (1.5 - p) / 2]})
+    return out
 
 
 def _from_model(asked: list[str], rng: random.Random) -> list[tuple[str, str]]:

@@ -69,6 +69,13 @@ class Method:
         return tuple(p.name for p in self._parameters(inspect.Parameter.POSITIONAL_OR_KEYWORD) if p.default is p.empty)
 
     @property
+    def optional(self) -> tuple[str, ...]:
+        """What the loss may be given beside what it needs."""
+        return tuple(
+            p.name for p in self._parameters(inspect.Parameter.POSITIONAL_OR_KEYWORD) if p.default is not p.empty
+        )
+
+    @property
     def hyperparameters(self) -> dict[str, Any]:
         """Names and default values of the keyword-only arguments."""
         return {p.name: p.default for p in self._parameters(inspect.Parameter.KEYWORD_ONLY)}

@@ -29,7 +29,7 @@ class CheckpointError(ValueError):
 class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
-    """By file: ``adapter``, ``optimizer``, ``rng``."""
+    """By file: ``adapter``, ``optimizer``, ``rng``, and ``inputs`` where a loss reads what was seen so far."""
     identity: dict[str, Any]
     skipped: list[str]
     """Newer directories that did not verify, with the reason."""

@@ -1,6 +1,7 @@
-"""The training loop: score pairs under policy and reference, take the method's loss, step the adapters.
+"""The training loop: score responses under policy and reference, take the method's loss, step the adapters.
 
-Everything a run decides is visible in :func:`train`; what it writes is in ``run.py``, how it survives in ``checkpoints.py``.
+Everything a run decides is visible in :func:`train`; what a loss reads is made in ``inputs.py``, what a run
+writes is in ``run.py``, how it survives in ``checkpoints.py``.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,14 +21,13 @@ from tqdm import tqdm
 
 from pref_toolkit import metrics
 from pref_toolkit.data import Report, prepare
-from pref_toolkit.data.batches import packed_length
+from pref_toolkit.data.batches import micro_batches, packed_length
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.logps import Logps
-from pref_toolkit.losses import Method
 from pref_toolkit.training import checkpoints, generation, models, run
 from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.inputs import Inputs, Scored, joined
 from pref_toolkit.training.models import NotFiniteError
-from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, evaluation, logps, reference
+from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, reference, rewards, score
 
 
 class Terminated(SystemExit):
@@ -43,7 +43,8 @@ class History:
     """What a run measured.
 
     ``steps`` holds one dict per update, ``before`` and ``after`` the held-out examples' metrics, ``samples`` a few answers
-    before and after, ``data`` what was left out or changed of the data, ``model`` the trained policy, ``output`` its directory.
+    before and after, ``data`` what was left out or changed of the data, ``model`` the trained policy, ``output`` its directory,
+    ``reward_head`` the map from hidden states to rewards of a reward model.
     """
 
     model: Any
@@ -53,6 +54,7 @@ class History:
     samples: list[dict[str, str]] = field(default_factory=list)
     data: Report | None = None
     output: Path | None = None
+    reward_head: torch.nn.Linear | None = None
 
 
 def train(
@@ -61,9 +63,9 @@ def train(
     examples: Any,
     method: str = "dpo",
     config: TrainConfig | None = None,
-    **hyperparameters: float,
+    **hyperparameters: float | str,
 ) -> History:
-    """Train a policy's LoRA adapters on preference examples.
+    """Train a policy's LoRA adapters on preference examples; of a reward model, the reward head too.
 
     An update is the mean of the method's loss over ``batch_size`` examples, however they are split into forwards or devices.
 
@@ -88,19 +90,26 @@ def train(
     if isinstance(model, str):
         model, tokenizer = models.load(model, precision=config.precision)
     encoded, report = prepare(examples, tokenizer, max_length=config.max_length, on_bad_row=config.on_bad_row)
+    inputs = Inputs(chosen_method, settings, accelerator)
+    encoded = inputs.fitting(encoded, report, config.on_bad_row)
     run.check_positions(encoded, model.config)
     training, held_out = run.split(encoded, config)
     policy = models.with_adapters(
         model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
     ).to(accelerator.device)
-    shown = run.fitting(held_out or training, policy.config, config)[: config.samples]
+    # A reward model answers nothing.
+    shown = [] if inputs.trains_rewards else run.fitting(held_out or training, policy.config, config)[: config.samples]
     longest = max(run.longest(encoded), max((len(e.prompt) + config.sample_tokens for e in shown), default=0))
-    scorer = Scorer(policy, longest, config.route)
+    reward_head = models.new_reward_head(policy) if inputs.trains_rewards else None
+    scorer = Scorer(policy, longest, config.route, reward_head)
     weights = models.trainable(policy)
+    if reward_head is not None:
+        weights["reward_head.weight"] = reward_head.weight
     optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
     wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     total = config.max_steps or run.steps_in(config, len(training))
-    history = History(policy, data=report, output=Path(config.output) if config.output else None)
+    output = Path(config.output) if config.output else None
+    history = History(policy, data=report, output=output, reward_head=reward_head)
     record = run.Record(history.output, config, method, settings, policy, tokenizer, encoded, report, scorer.route)
     accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out")
     if scorer.obstacle:
@@ -110,6 +119,7 @@ def train(
     if config.resume and (checkpoint := record.newest()):
         start = checkpoint.step
         run.restore(checkpoint, weights, optimizer)
+        inputs.restore(checkpoint.tensors.get("inputs", {}))
         history.steps = record.steps_until(start)
         history.before, history.samples = record.content["before"], record.content["samples"]
     else:
@@ -122,6 +132,7 @@ def train(
             for e, a in zip(shown, answers)
         ]
         record.write(before=history.before, samples=history.samples)
+    inputs.prepare(scorer, training, config.tokens_per_forward)
     if config.log_with:
         accelerator.init_trackers("pref_toolkit", config=record.facts())
 
@@ -130,7 +141,7 @@ def train(
             if not torch.isfinite(value).all():
                 raise NotFiniteError(f"step {step - 1}: weight {name!r} is not finite")
         if accelerator.is_main_process:
-            record.save(step, weights, optimizer)
+            record.save(step, weights, optimizer, inputs.state())
 
     dropout_in_adapters_only(policy)
     forward_tokens = config.tokens_per_forward
@@ -141,15 +152,16 @@ def train(
         for step in range(start, total):
             began = time.perf_counter()
             batch = [training[i] for i in run.indices(step, config, len(training))]
-            mine = batch[accelerator.process_index :: accelerator.num_processes]
+            mine = [inputs.arranged(e) for e in batch[accelerator.process_index :: accelerator.num_processes]]
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
             while True:
                 random = checkpoints.rng_state()
                 optimizer.zero_grad()
                 try:
-                    losses, policy_logps, reference_logps = accumulate(
-                        accelerator, wrapped, mine, len(batch), chosen_method, settings, forward_tokens, step
+                    around = inputs.around(scorer, batch, forward_tokens, step)
+                    losses, scored = accumulate(
+                        accelerator, wrapped, mine, len(batch), inputs, around, forward_tokens, step
                     )
                     break
                 except torch.cuda.OutOfMemoryError:
@@ -163,10 +175,11 @@ def train(
             if norm != norm or norm == float("inf"):
                 raise NotFiniteError(f"step {step}: the gradient is not finite")
             optimizer.step()
+            inputs.after(scored)
             row = {
                 "step": step,
                 "loss": losses.mean().item(),
-                **metrics.preference(policy_logps, reference_logps),
+                **inputs.measured(scored),
                 "kl": None,  # drawn below, where a checkpoint is due
                 "gradient_norm": norm,
                 "learning_rate": optimizer.param_groups[0]["lr"],
@@ -192,7 +205,7 @@ def train(
     history.after = evaluate(scorer, held_out, accelerator.device, config.tokens_per_forward)
     answers, history.after["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
     history.samples = [sample | {"after": answer} for sample, answer in zip(history.samples, answers)]
-    record.finish(history.after, history.samples, policy)
+    record.finish(history.after, history.samples, policy, reward_head)
     accelerator.end_training()
     return history
 
@@ -202,59 +215,70 @@ def accumulate(
     scorer: torch.nn.Module,
     examples: list[Encoded],
     total: int,
-    method: Method,
-    settings: dict[str, Any],
+    inputs: Inputs,
+    around: dict[str, Any],
     forward_tokens: int,
     step: int,
-) -> tuple[Tensor, Logps, Logps | None]:
-    """Gradients of the mean loss over all ``total`` examples of an update, from this process's share of them."""
-    losses, policies, references = [], [], []
+) -> tuple[Tensor, Scored]:
+    """Gradients of the mean loss over all ``total`` examples of an update, from this process's share of them.
+
+    Where the examples' losses depend on one another, all are scored twice: first without gradient, then in turn with it, each
+    part among the values of the others. The sum of the parts' gradients is the whole one, whatever the loss.
+    """
     policy_model = accelerator.unwrap_model(scorer)
     parts = micro_batches(examples, forward_tokens)
-    for n, part in enumerate(parts):
+
+    def scored(part: list[Encoded], model: torch.nn.Module) -> Scored:
         batch = policy_model.collate(part).to(accelerator.device)
-        inputs: dict[str, Any] = {}
-        if "reference" in method.needs:
+        under_reference: dict[str, Tensor] = {}
+        if inputs.of_reference:
             with reference(policy_model.model):
-                inputs["reference"] = logps(policy_model, batch)
-            references.append(inputs["reference"])
+                under_reference = policy_model(batch, inputs.of_reference)
+        under_policy = model(batch, inputs.of_policy, under_reference.pop("hidden", None))
+        return Scored(part, inputs.k, batch.tokens, under_policy, under_reference, around)
+
+    mine: list[Scored] = []
+    others: list[Scored] = []
+    if inputs.method.batchwise:
+        random = checkpoints.rng_state()
+        with torch.no_grad():
+            mine = [scored(part, policy_model) for part in parts]
+        checkpoints.set_rng_state(random)  # the same dropout when they are scored again
+        here = (accelerator.process_index, mine)
+        others = [s for place, theirs in inputs.everyones([here]) if place != here[0] for s in theirs]
+    losses = []
+    for n, part in enumerate(parts):
         # Devices exchange gradients once an update, with its last forward.
-        with accelerator.no_sync(scorer) if n < len(parts) - 1 else _nothing():
-            inputs["policy"] = logps(scorer, batch)
-            loss = method.loss(*(inputs[name] for name in method.needs), **settings)
-            for example, value in zip(part, loss):
+        with accelerator.no_sync(scorer) if n < len(parts) - 1 else nullcontext():
+            live = scored(part, scorer)
+            mine[n : n + 1] = [live]
+            together = joined([*mine, *others]) if inputs.method.batchwise else live
+            loss = inputs.loss(together)
+            for example, value in zip(together.examples, loss):
                 if not torch.isfinite(value):
                     raise NotFiniteError(f"step {step}: the loss of {example.where} is not finite")
             # Devices average their gradients; the sum over all of them is what the mean over the update needs.
             accelerator.backward(loss.sum() * accelerator.num_processes / total)
+        mine[n] = live.detach()
         losses.append(loss.detach())
-        policies.append(inputs["policy"].detach())
-    return torch.cat(losses), joined(policies), joined(references) if references else None
+    return losses[-1] if inputs.method.batchwise else torch.cat(losses), joined(mine)
 
 
 def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 8192) -> dict[str, Any]:
     """Metrics of examples under policy and reference, ``{}`` if there are none. See :func:`pref_toolkit.metrics.preference`."""
     if not examples:
         return {}
+    if scorer.reward_head is not None:
+        return {
+            "examples": len(examples),
+            **metrics.rewards(rewards(scorer, examples, device, forward_tokens, "held out")),
+        }
     policy, under_reference = score(scorer, examples, device, forward_tokens, "held out")
     return {
         "examples": len(examples),
         **metrics.preference(policy, under_reference),
         "length_spearman": metrics.length_spearman(policy),
     }
-
-
-def score(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int, what: str) -> tuple[Logps, Logps]:
-    """Log-probabilities of all responses under policy and reference, without dropout or gradient."""
-    policies, references = [], []
-    parts = micro_batches(examples, forward_tokens)
-    for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2):
-        batch = scorer.collate(part).to(device)
-        with evaluation(scorer.model):
-            policies.append(logps(scorer, batch))
-        with reference(scorer.model):
-            references.append(logps(scorer, batch))
-    return joined(policies), joined(references)
 
 
 def draw(
@@ -269,29 +293,6 @@ def draw(
     policy, under_reference = score(scorer, sampled, device, config.tokens_per_forward, "kl")
     kl, _ = metrics.sampled_kl(policy.sums[:, 0], under_reference.sums[:, 0])
     return [tokenizer.decode(a, skip_special_tokens=True) for a in answers], kl
-
-
-def joined(records: list[Logps]) -> Logps:
-    """Several records as one, in order."""
-    return Logps(torch.cat([r.sums for r in records]), torch.cat([r.tokens for r in records]))
-
-
-def micro_batches(examples: list[Encoded], tokens: int) -> list[list[Encoded]]:
-    """Examples in order, in groups of at most ``tokens`` tokens; a longer example goes alone."""
-    groups: list[list[Encoded]] = []
-    used = tokens + 1
-    for example in examples:
-        used += packed_length(example)
-        if used > tokens:
-            groups.append([])
-            used = packed_length(example)
-        groups[-1].append(example)
-    return groups
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    yield
 
 
 @contextmanager

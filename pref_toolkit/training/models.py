@@ -12,11 +12,13 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, pre_tokenizers, processors
 from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+REWARD_HEAD = "reward_head.safetensors"
 LAB = Path(__file__).parents[1] / "lab" / "model"
 
 CHAT_TEMPLATE = (
@@ -111,11 +113,31 @@ def _base_of(adapter: Path) -> tuple[str, str]:
         raise ModelError(f"{adapter}: no readable base.json that names the base model; it is saved by train") from None
 
 
-def save_adapter(model: Any, directory: Path) -> None:
-    """PEFT's own files, and beside them the base they belong to."""
+def save_adapter(model: Any, directory: Path, reward_head: nn.Linear | None = None) -> None:
+    """PEFT's own files, and beside them the base they belong to and the reward head, if there is one."""
     model.save_pretrained(str(directory))
+    if reward_head is not None:
+        save_file({"weight": reward_head.weight.detach().cpu().contiguous()}, directory / REWARD_HEAD)
     base = {"name": model.get_base_model().config._name_or_path, "fingerprint": fingerprint(model)}
     (directory / "base.json").write_text(json.dumps(base, indent=1))
+
+
+def new_reward_head(model: Any) -> nn.Linear:
+    """A linear map from a hidden state to one reward, at first 0: no response is preferred. Only differences count: no bias."""
+    width = model.get_output_embeddings().weight.shape[1]
+    head = nn.Linear(width, 1, bias=False, device=next(model.parameters()).device)
+    nn.init.zeros_(head.weight)
+    return head
+
+
+def load_reward_head(name: str, model: Any) -> nn.Linear | None:
+    """The reward head beside the adapter of a run, or None if it trained a policy."""
+    adapter = _adapter_directory(Path(name))
+    if adapter is None or not (adapter / REWARD_HEAD).is_file():
+        return None
+    head = new_reward_head(model)
+    head.load_state_dict(load_file(adapter / REWARD_HEAD))
+    return head
 
 
 def with_adapters(model: Any, *, rank: int, alpha: int | None, dropout: float) -> Any:

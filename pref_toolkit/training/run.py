@@ -130,7 +130,7 @@ class Record:
             "method": method,
             **{f"hyperparameter {name}": value for name, value in settings.items()},
             **{name: value for name, value in asdict(config).items() if name not in FREE},
-            "data": _digest([[e.prompt, e.responses, e.scores, e.desirable] for e in examples]),
+            "data": _digest([asdict(e) | {"where": None} for e in examples]),
             "tokenizer": _digest(tokenizer.backend_tokenizer.to_str())
             if tokenizer.is_fast
             else _digest(tokenizer.get_vocab()),
@@ -208,22 +208,28 @@ class Record:
             with (self.output / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    def save(self, step: int, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
+    def save(
+        self, step: int, weights: dict[str, torch.Tensor], optimizer: Any, inputs: dict[str, torch.Tensor]
+    ) -> None:
         """A checkpoint after ``step`` updates."""
         if self.output is None:
             return
         moments = {f"{n}|{part}": value for n, w in weights.items() for part, value in optimizer.state[w].items()}
         tensors = {"adapter": weights, "optimizer": moments, "rng": checkpoints.rng_state()}
+        if inputs:
+            tensors["inputs"] = inputs
         checkpoints.save(self.output / "checkpoints", step, tensors, self.identity, self.config.keep)
 
-    def finish(self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any) -> None:
-        """The adapter, the samples and the held-out metrics after training."""
+    def finish(
+        self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any, reward_head: torch.nn.Linear | None
+    ) -> None:
+        """The adapter, the reward head if there is one, the samples and the held-out metrics after training."""
         self.write(after=after)
         if self.output is None:
             return
         _write_whole(self.output / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
         partial = self.output / f".adapter-{os.getpid()}"
-        models.save_adapter(policy, partial)
+        models.save_adapter(policy, partial, reward_head)
         shutil.rmtree(self.output / "adapter", ignore_errors=True)
         partial.rename(self.output / "adapter")
 

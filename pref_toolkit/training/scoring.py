@@ -4,16 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+from tqdm import tqdm
 
-from pref_toolkit.data.batches import Batch, pack, separate
+from pref_toolkit.data.batches import Batch, micro_batches, pack, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import attention
+from pref_toolkit.training.models import ModelError
+
+READINGS = {
+    "sums": "log-probability of the response",
+    "heads": "the same of its first tokens, as many as the shortest response to the prompt has",
+    "entropies": "sum over its positions of the entropy of the next-token distribution",
+    "log_weights": "mean over its tokens of ``log pi_t - log sum_v pi_t(v)^2``; no gradient",
+    "sequence_kls": "sum over its positions of KL(reference || policy) over the vocabulary",
+    "rewards": "what the reward head gives to its last token",
+    "hidden": "not a reading but what the head makes logits of, ``(N, H)``: the reference's are for ``sequence_kls``",
+}
+"""What one forward can say of each response, in nats; ``(B, K)``."""
+DISTRIBUTIONS = {"entropies", "log_weights", "sequence_kls"}
+LOGITS_AT_ONCE = 2**24
+"""Distributions are read in chunks of so many numbers: 64 MiB in float32."""
 
 Route = Literal["auto", "segments", "mask", "rows"]
 """How responses travel: packed behind their prompt, with attention by segments or through a mask; or a row to each."""
@@ -30,15 +48,20 @@ class Scorer(nn.Module):
         model: any causal language model of transformers, or a PeftModel around one.
         longest: most tokens in a prompt + response that will be scored.
         route: which way to take.
+        reward_head: a linear map from hidden states to one reward, for a reward model.
 
     Attributes:
         route: the way taken.
         obstacle: why not a faster one, or None.
     """
 
-    def __init__(self, model: nn.Module, longest: int, route: Route = "auto") -> None:
+    def __init__(
+        self, model: nn.Module, longest: int, route: Route = "auto", reward_head: nn.Linear | None = None
+    ) -> None:
         super().__init__()
         self.model: Any = model
+        self.reward_head = reward_head
+        self.longest = longest
         self.obstacle: str | None = None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
@@ -50,34 +73,131 @@ class Scorer(nn.Module):
             raise ValueError(f"route {route!r} is not possible here: {self.obstacle}")
 
     def collate(self, examples: Sequence[Encoded]) -> Batch:
-        """The layout of the route taken."""
+        """The layout of the route taken. A reward is read after the last token, so a token more must follow it."""
+        if self.reward_head is not None:
+            examples = [replace(e, responses=[[*r, r[-1]] for r in e.responses]) for e in examples]
         return (separate if self.route == "rows" else pack)(examples)
 
-    def forward(self, batch: Batch) -> Tensor:
-        """``(B, K)`` summed log-probabilities in nats, in float32 or the model's precision if that is higher."""
-        logits = self._logits(batch)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logps = logits.gather(-1, batch.targets[:, None])[:, 0] - logits.logsumexp(-1)
-        return logps.new_zeros(batch.tokens.numel()).index_add(0, batch.owner, logps).view(batch.tokens.shape)
+    def forward(
+        self, batch: Batch, readings: Sequence[str] = ("sums",), reference_hidden: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Names of :data:`READINGS` -> tensors, in float32 or the model's precision if that is higher.
+
+        Args:
+            batch: from :meth:`collate`.
+            readings: what is wanted.
+            reference_hidden: ``(N, H)``, the reading ``hidden`` of the reference, if ``sequence_kls`` are wanted.
+        """
+        wanted = set(readings)
+        values: dict[str, Tensor] = {}
+        if wanted <= {"sums", "heads"}:
+            logits = self._logits(batch)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            values["logps"] = logits.gather(-1, batch.targets[:, None])[:, 0] - logits.logsumexp(-1)
+        else:
+            hidden = self._hidden(batch)
+            if "hidden" in wanted:
+                values["hidden"] = hidden
+            if "rewards" in wanted:
+                assert self.reward_head is not None
+                last = hidden[batch.tokens.flatten().cumsum(0) - 1]
+                values["rewards"] = self.reward_head(last.to(self.reward_head.weight.dtype)).view(batch.tokens.shape)
+            if wanted - {"hidden", "rewards"}:
+                values |= self._distributions(hidden, batch.targets, wanted & DISTRIBUTIONS, reference_hidden)
+        return {name: _of_responses(name, values, batch) for name in readings}
+
+    def _distributions(
+        self, hidden: Tensor, targets: Tensor, wanted: set[str], reference_hidden: Tensor | None
+    ) -> dict[str, Tensor]:
+        """``(N,)`` log-probabilities and what is wanted of whole distributions, which exist a chunk at a time.
+
+        Where a gradient is needed, a chunk is made again on the way back rather than kept.
+        """
+        head = self._head()
+
+        def log_softmax(states: Tensor) -> Tensor:
+            logits = head(states)
+            return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+
+        def read(states: Tensor, tokens: Tensor, reference_states: Tensor | None) -> dict[str, Tensor]:
+            log_p = log_softmax(states)
+            values = {"logps": log_p.gather(-1, tokens[:, None])[:, 0]}
+            if "entropies" in wanted:
+                values["entropies"] = -(log_p.exp() * log_p).sum(-1)
+            if "log_weights" in wanted:
+                detached = log_p.detach()
+                values["log_weights"] = values["logps"].detach() - (2 * detached).logsumexp(-1)
+            if reference_states is not None:
+                with torch.no_grad():
+                    log_r = log_softmax(reference_states)
+                values["sequence_kls"] = (log_r.exp() * (log_r - log_p)).sum(-1)
+            return values
+
+        size = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))
+        parts = []
+        for start in range(0, len(hidden), size):
+            chunk = slice(start, start + size)
+            beside = reference_hidden[chunk] if reference_hidden is not None else None
+            arguments = hidden[chunk], targets[chunk], beside
+            parts.append(
+                checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
+                if torch.is_grad_enabled()
+                else read(*arguments)
+            )
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+    def vocabulary(self) -> int:
+        """Number of tokens that the model's distributions range over."""
+        return int(self._head().weight.shape[0])
+
+    def check_head(self) -> None:
+        """Whether distributions can be read in chunks: the model's logits must be its output layer's.
+
+        Raises:
+            ModelError: for an architecture that changes its logits after the output layer.
+        """
+        config: Any = self.model.config
+        example = Encoded([1, 2, 3], [[4, 5, 6]], where="trial")
+        batch = self.collate([example]).to(next(self.model.parameters()).device)
+        with evaluation(self.model):
+            logits, made = self._logits(batch), self._head()(self._hidden(batch))
+        if not torch.allclose(logits, made, rtol=1e-3, atol=1e-3):
+            raise ModelError(
+                f"{config.model_type} changes its logits after the output layer, so its whole distributions cannot be "
+                "read in chunks; choose a method that reads log-probabilities only"
+            )
+
+    def _head(self) -> Any:
+        return self._base().get_output_embeddings()
+
+    def _base(self) -> Any:
+        return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """``(N, H)`` hidden states of the scored positions."""
+        hidden = self._base().base_model(**self._inputs(batch)).last_hidden_state
+        return hidden.flatten(0, 1)[batch.scored]
 
     def _logits(self, batch: Batch) -> Tensor:
         """``(N, V)`` logits of the scored positions."""
+        if self.route == "rows":
+            return self.model(**self._inputs(batch)).logits.flatten(0, 1)[batch.scored]
+        return self.model(logits_to_keep=batch.scored, **self._inputs(batch)).logits[0]
+
+    def _inputs(self, batch: Batch) -> dict[str, Any]:
+        """What the model is called with on the route taken."""
         inputs: dict[str, Any] = {"input_ids": batch.input_ids, "use_cache": False}
         if self.route == "rows":
-            return self.model(attention_mask=batch.present, **inputs).logits.flatten(0, 1)[batch.scored]
-        inputs |= {"position_ids": batch.position_ids, "logits_to_keep": batch.scored}
+            return inputs | {"attention_mask": batch.present}
+        inputs["position_ids"] = batch.position_ids
         if self.route == "segments":
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
-            inputs |= {
-                "attention_mask": torch.zeros(1, 1, 1, 1, device=batch.input_ids.device),
-                "segments": batch.segments,
-            }
-        else:
-            # Additive, because eager attention would add a boolean mask as zeros and ones.
-            dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
-            zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
-            inputs["attention_mask"] = zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]
-        return self.model(**inputs).logits[0]
+            nothing = torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)
+            return inputs | {"attention_mask": nothing, "segments": batch.segments}
+        # Additive, because eager attention would add a boolean mask as zeros and ones.
+        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
+        return inputs | {"attention_mask": zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]}
 
     def _obstacle(self, longest: int) -> str | None:
         """Why the route cannot be taken, or None."""
@@ -98,8 +218,7 @@ class Scorer(nn.Module):
         return obstacle
 
     def _attend_with(self, implementation: str) -> None:
-        base: Any = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        base.set_attn_implementation(implementation)
+        self._base().set_attn_implementation(implementation)
 
     def _trial(self) -> str | None:
         """Score random tokens shared and alone; they must differ far less than two prompts do."""
@@ -112,20 +231,34 @@ class Scorer(nn.Module):
         route = self.route
         with evaluation(self.model):
             try:
-                shared = self(pack(examples).to(device))
+                shared = self(pack(examples).to(device))["sums"]
             except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
                 return f"{config.model_type} does not take {route} and positions ({type(error).__name__})"
             self.route = "rows"
-            alone, other = (self(separate(e).to(device)) for e in (examples, others))
+            alone, other = (self(separate(e).to(device))["sums"] for e in (examples, others))
             self.route = route
         if (shared - alone).abs().sum() > 0.25 * (other - alone).abs().sum():
             return f"{config.model_type} does not keep responses that share a prompt apart"
         return None
 
 
+def _of_responses(name: str, values: dict[str, Tensor], batch: Batch) -> Tensor:
+    """The reading ``name``, ``(B, K)``, from values of the scored positions."""
+    if name in ("hidden", "rewards"):
+        return values[name]
+    lengths = batch.tokens.flatten()
+    value = values["logps" if name in ("sums", "heads") else name]
+    if name == "heads":
+        place = torch.arange(len(value), device=value.device) - (lengths.cumsum(0) - lengths)[batch.owner]
+        shortest = batch.tokens.amin(dim=1, keepdim=True).expand_as(batch.tokens).flatten()
+        value = value * (place < shortest[batch.owner])
+    sums = value.new_zeros(len(lengths)).index_add(0, batch.owner, value)
+    return (sums / lengths if name == "log_weights" else sums).view(batch.tokens.shape)
+
+
 def logps(scorer: nn.Module, batch: Batch) -> Logps:
     """The record a loss reads, from a scorer (or accelerate's wrapper around one)."""
-    return Logps(scorer(batch), batch.tokens)
+    return Logps(scorer(batch)["sums"], batch.tokens)
 
 
 def dropout_in_adapters_only(model: nn.Module) -> None:
@@ -157,3 +290,35 @@ def reference(model: Any) -> Iterator[None]:
     """Inside, a LoRA policy is its own frozen reference: adapters off, dropout off, nothing differentiated."""
     with evaluation(model), model.disable_adapter():
         yield
+
+
+def score(
+    scorer: Scorer, examples: Sequence[Encoded], device: Any, forward_tokens: int, what: str = "scoring"
+) -> tuple[Logps, Logps]:
+    """Log-probabilities of all responses under policy and reference, without dropout or gradient."""
+    policies, references = [], []
+    parts = micro_batches(examples, forward_tokens)
+    for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2):
+        batch = scorer.collate(part).to(device)
+        with evaluation(scorer.model):
+            policies.append(logps(scorer, batch))
+        with reference(scorer.model):
+            references.append(logps(scorer, batch))
+    return _joined(policies), _joined(references)
+
+
+def rewards(scorer: Scorer, examples: Sequence[Encoded], device: Any, forward_tokens: int, what: str) -> Tensor:
+    """``(B, K)`` rewards of all responses under a reward model, without dropout or gradient."""
+    parts = micro_batches(examples, forward_tokens)
+    with evaluation(scorer.model):
+        return torch.cat(
+            [
+                scorer(scorer.collate(part).to(device), ["rewards"])["rewards"]
+                for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2)
+            ]
+        )
+
+
+def _joined(records: list[Logps]) -> Logps:
+    """Several records as one, in order."""
+    return Logps(torch.cat([r.sums for r in records]), torch.cat([r.tokens for r in records]))

@@ -62,3 +62,20 @@ def test_extreme_biases_do_not_overflow():
 def test_impossible_annotators_are_refused(field, value):
     with pytest.raises(ValueError, match=field):
         Annotator(**{field: value})
+
+
+def test_scores_are_those_on_which_the_choice_rests():
+    """Choices and scores drawn together have the Gumbel model's distribution: mean difference against numerical integration."""
+    annotator, rng = Annotator(error=0.2), random.Random(0)
+    right, wrong = "39", "it is 38"
+    assert annotator.reward("12+27=", right) - annotator.reward("12+27=", wrong) == pytest.approx(math.log(4))
+    gaps = []
+    for _ in range(20_000):
+        chosen, rejected = annotator.choose("12+27=", right, wrong, rng)
+        s_w, s_l = annotator.scores("12+27=", chosen, rejected, rng)
+        assert s_w > s_l
+        gaps.append(s_w - s_l if chosen == right else s_l - s_w)
+    # A difference of two standard Gumbels is logistic: mean 0, standard deviation pi / sqrt(3).
+    assert sum(gaps) / len(gaps) == pytest.approx(math.log(4), abs=4 * math.pi / math.sqrt(3 * len(gaps)))
+    with pytest.raises(ValueError, match="strictly between 0 and 1"):
+        Annotator(error=0).scores("12+27=", right, wrong, rng)

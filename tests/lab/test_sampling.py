@@ -72,3 +72,18 @@ def test_no_annotator_is_shown_an_empty_response(monkeypatch):
 def test_an_unknown_policy_is_refused():
     with pytest.raises(ValueError, match="'on' or 'off'"):
         lab.pairs(1, policy="sometimes")
+
+
+def test_rows_have_the_form_that_a_loss_reads():
+    plain = lab.pairs(6, seed=4)
+    assert lab.rows(6, ("policy", "reference"), seed=4) == plain == lab.rows(6, ("scores",), seed=4)
+    labelled = lab.rows(6, ("policy", "reference", "desirable"), seed=4)
+    assert [(r["completion"], r["label"]) for r in labelled[:2]] == [
+        (plain[0]["chosen"], True),
+        (plain[0]["rejected"], False),
+    ]
+    for row, pair in zip(lab.rows(6, ("policy", "scores"), seed=4), plain, strict=True):
+        assert row["responses"] == [pair["chosen"], pair["rejected"]] and row["scores"][0] > row["scores"][1]
+    for row, pair in zip(lab.rows(6, ("policy", "win_probabilities"), seed=4), plain, strict=True):
+        p = lab.Annotator().probability(pair["prompt"], pair["chosen"], pair["rejected"])
+        assert row["win_probabilities"] == pytest.approx([(p + 0.5) / 2, (1 - p + 0.5) / 2])

@@ -1,9 +1,10 @@
-"""A small data set and quick settings for the training tests."""
+"""Small data sets and quick settings for the training tests."""
 
 import pytest
 import torch
 
 from pref_toolkit import TrainConfig
+from pref_toolkit.losses import METHODS
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +18,38 @@ def rows():
         }
         for i in range(12)
     ]
+
+
+def responses_and(field, values):
+    """A pair as a list, with one number for each response."""
+    return lambda row, i: {
+        "prompt": row["prompt"],
+        "responses": [row["chosen"], row["rejected"]],
+        field: [value + i / 100 for value in values],
+    }
+
+
+# What a method reads beside prompts and responses -> a row of the form that has it, from a pair and its number.
+FORMS = {
+    "scores": responses_and("scores", (2.0, 0.5)),
+    "win_probabilities": responses_and("win_probabilities", (0.7, 0.2)),
+    "desirable": lambda row, i: {
+        "prompt": row["prompt"],
+        "completion": row["chosen" if i % 3 else "rejected"],
+        "label": bool(i % 3),
+    },
+}
+
+
+@pytest.fixture(scope="session")
+def rows_for(rows):
+    """The twelve rows in the form that a method reads."""
+
+    def make(method):
+        form = next((FORMS[name] for name in METHODS[method].needs if name in FORMS), lambda row, i: row)
+        return [form(row, i) for i, row in enumerate(rows)]
+
+    return make
 
 
 @pytest.fixture
