@@ -185,7 +185,7 @@ def test_the_book_also_builds_with_sphinx_alone(tmp_path: Path) -> None:
     if not cache.is_dir():
         pytest.skip("the book has not been built: run `make book`")
     book = tmp_path / "book"
-    shutil.copytree(BOOK, book, ignore=shutil.ignore_patterns("html", ".doctrees", "jupyter_execute", "*.ipynb"))
+    shutil.copytree(BOOK, book, ignore=shutil.ignore_patterns("html", ".doctrees", "jupyter_execute", "notebooks"))
     (tmp_path / "pref_toolkit").symlink_to(ROOT / "pref_toolkit")  # chapters include its source
     jupyter_book = [JUPYTER_BOOK, "config", "sphinx", str(book)]
     subprocess.run(jupyter_book, check=True, capture_output=True, timeout=60, env=clean_environment())
