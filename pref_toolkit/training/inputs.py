@@ -1,7 +1,7 @@
 """What a loss is given: every name in a method's ``needs``, and how it is made.
 
 An input is made of one forward of the policy, of one of the reference, of a field of the row, or of the whole update or data
-set. :data:`INPUTS` says which; no method is named here.
+set. ``INPUTS`` says which; no method is named here.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ class Inputs:
 
     @property
     def names(self) -> list[str]:
-        """The method's ``needs`` as names of :data:`INPUTS`."""
+        """The method's ``needs`` as names of ``INPUTS``."""
         return ["rewards" if self.trains_rewards and name == "scores" else name for name in self.method.needs]
 
     @property
