@@ -34,16 +34,16 @@ check: setup  ## style, types, and that the locked versions are the installed on
 test: setup  ## run the tests
 	$(BIN)/python -m pytest
 
-# The cache of executed notebooks knows their cells only: a change in the toolkit or its data must drop it.
-book/_build/.executed: $(READY) $(shell find pref_toolkit data -type f -not -name '*.pyc')
-	rm -rf book/_build/.jupyter_cache
-	@mkdir -p $(@D) && touch $@
+# The cache of executed chapters knows their cells only: when what they import or read changes, it goes.
+CODE = $(shell find pref_toolkit data constraints.txt -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
 
-book: setup book/_build/.executed  ## run every notebook on the CPU and render book/_build/html
+book: setup  ## run every notebook on the CPU and render book/_build/html
+	@test "$$(cat book/_build/code 2>/dev/null)" = "$(CODE)" || rm -rf book/_build
+	@rm -rf book/_build/html && mkdir -p book/_build && echo $(CODE) > book/_build/code
 	$(BIN)/jupyter-book build book --all -W -n --keep-going
 
 notebooks: setup  ## write the chapters as .ipynb to book/notebooks
-	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build); do \
+	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build --exclude-dir _assets); do \
 	  target=book/notebooks/$${chapter#book/}; mkdir -p $$(dirname $$target); \
 	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
 
