@@ -119,6 +119,8 @@ def train(arguments: Namespace) -> None:
     if arguments.data is None and arguments.model != "lab":
         raise _Usage("train wants --data FILE for any model but the lab")
 
+    import torch
+
     from pref_toolkit import report
     from pref_toolkit.losses import METHODS
     from pref_toolkit.training import models, run
@@ -126,6 +128,8 @@ def train(arguments: Namespace) -> None:
 
     method = METHODS[arguments.method]
     hyperparameters = method.check(**{name: arguments[name] for name in method.hyperparameters})
+    if arguments.model == "lab":
+        torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it gains
     model, tokenizer = models.load(arguments.model, precision=config.precision)
     data = arguments.data
     if data is None:
