@@ -40,7 +40,9 @@ def main(argv: list[str] | None = None) -> int:
         if not type(error).__module__.startswith("pref_toolkit") and not _raised_by_us(error):
             raise
         return _complain(str(error))
-    except ArithmeticError as error:
+    except ArithmeticError as error:  # ours is NotFiniteError; naming it here would import torch for --help
+        if not type(error).__module__.startswith("pref_toolkit"):
+            raise
         print(f"pref-toolkit: training stopped: {error}", file=sys.stderr)
         return 3
 
