@@ -17,7 +17,7 @@ from pref_toolkit.losses import METHODS
 
 PAGES = [Page(name) for name in contents()]
 TEMPLATE = Page("_assets/chapter_template")
-CHAPTERS = [page for page in PAGES if page.name.split("/")[0] in ("foundations", "methods", "practice")]
+CHAPTERS = [page for page in PAGES if page.name.split("/")[0] in ("foundations", "methods", "loops", "practice")]
 
 SECTIONS = {
     "foundations": ["Objectives", "Derivation", "What the sources get wrong", "Exercises", "Summary"],
@@ -36,6 +36,9 @@ SECTIONS = {
     ],
     "practice": ["Objectives", "Exercises", "Summary"],
 }
+SECTIONS["loops"] = SECTIONS["methods"]
+# A chapter whose header says `outline: true` has its methods' facts and proofs, and says that its text is to come.
+OUTLINE = ["Objectives", "The methods", "In the lab", "What the sources get wrong", "Summary"]
 
 JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
 
@@ -64,13 +67,22 @@ def test_chapter_is_a_notebook(chapter: Page) -> None:
 def test_chapter_has_its_sections_in_order(chapter: Page) -> None:
     headings = iter(chapter.headings)
     folder = "methods" if chapter is TEMPLATE else chapter.name.split("/")[0]
-    for wanted in SECTIONS[folder]:
+    for wanted in OUTLINE if chapter.outline else SECTIONS[folder]:
         assert any(re.fullmatch(wanted, heading) for heading in headings), (
             f"no section {wanted!r} after those before it"
         )
 
 
-@chapters
+@pytest.mark.parametrize("chapter", [page for page in CHAPTERS if page.outline], ids=lambda page: page.name)
+def test_an_outline_says_so_and_shows_every_method_of_its_chapter(chapter: Page) -> None:
+    assert "This chapter is an outline" in chapter.prose
+    for method in METHODS.values():
+        if method.chapter == chapter.name:
+            assert f'figures.facts(METHODS["{method.name}"])' in chapter.text, f"no facts of {method.name}"
+            assert f'derivations.ALL["{method.name}"]' in chapter.text, f"no derivation of {method.name}"
+
+
+@pytest.mark.parametrize("chapter", [c for c in [*CHAPTERS, TEMPLATE] if not c.outline], ids=lambda page: page.name)
 def test_exercises_are_of_every_kind_and_solved(chapter: Page) -> None:
     exercises = re.findall(r"^(`{3,}|:{3,})\{exercise\} (.+)\n:label: (\S+)", chapter.text, flags=re.M)
     kinds = [re.search("pencil|graded|open", title, flags=re.I) for _, title, _ in exercises]
