@@ -4,7 +4,7 @@ from pref_toolkit.lab.annotators import Annotator
 from pref_toolkit.lab.evaluation import describe, evaluate
 from pref_toolkit.lab.language import gold, politeness, prompts, words
 from pref_toolkit.lab.reward_kl import frontier, optimum
-from pref_toolkit.lab.sampling import pairs, rows
+from pref_toolkit.lab.sampling import pairs, rankings, rows
 from pref_toolkit.lab.shipped import MODEL_PATH, load
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "pairs",
     "politeness",
     "prompts",
+    "rankings",
     "rows",
     "words",
 ]

@@ -48,15 +48,17 @@ class Annotator:
         right = math.log((1 - self.error) / self.error) * gold(prompt, response)
         return right + self.length_bias * words(response) + self.politeness_bias * politeness(response)
 
+    def score(self, prompt: str, response: str, rng: random.Random) -> float:
+        """The reward with standard Gumbel noise. Who ranks by such scores ranks as Plackett and Luce do."""
+        return self.reward(prompt, response) - math.log(rng.expovariate(1.0))
+
     def scores(self, prompt: str, chosen: str, rejected: str, rng: random.Random) -> tuple[float, float]:
         """Scores on which the annotator's choice rests: each reward with standard Gumbel noise, given who was chosen.
 
         The larger of two such scores is the first with probability ``sigmoid(r - r')``: a Bradley-Terry choice.
         """
         while True:
-            s_w, s_l = (
-                self.reward(prompt, response) - math.log(rng.expovariate(1.0)) for response in (chosen, rejected)
-            )
+            s_w, s_l = (self.score(prompt, response, rng) for response in (chosen, rejected))
             if s_w > s_l:
                 return s_w, s_l
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import random
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pref_toolkit import metrics
 from pref_toolkit.data import encode_prompt
@@ -15,7 +16,7 @@ from pref_toolkit.lab import shipped
 from pref_toolkit.lab.language import answer, gold, politeness, prompts, said_in_every_style
 from pref_toolkit.lab.reward_kl import frontier
 from pref_toolkit.training.generation import sample
-from pref_toolkit.training.scoring import Scorer, evaluation, logps
+from pref_toolkit.training.scoring import Scorer, evaluation, logps, rewards
 
 PROMPTS_AT_ONCE = 128
 
@@ -47,6 +48,35 @@ def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dic
     Raises:
         ValueError: if the tokenizer is not the lab's, or there are not as many unseen prompts.
     """
+    asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
+    after = sample(model, tokenizer, prompt_ids, max_new_tokens=shipped.LONGEST, seed=drawn_by, batch_size=512)
+    drawn = [Encoded(p, [a], where=text) for p, a, text in zip(prompt_ids, after, asked)]
+    kl, kl_error = metrics.sampled_kl(_sums(model, drawn)[:, 0], _sums(supervised, drawn)[:, 0])
+    return _judged(supervised, tokenizer, asked, before, after, kl) | {"kl_error": kl_error}
+
+
+def evaluate_best_of(
+    model: Any, reward_head: nn.Linear, tokenizer: Any, *, of: int = 4, n: int = 1000, seed: int = 0
+) -> dict[str, Any]:
+    """The same of a reward model: the policy is the supervised model, of whose ``of`` samples the best by reward is given.
+
+    ``kl`` is here the bound ``log(of) - (of - 1) / of``, which best-of-n does not exceed; ``distance`` is measured there.
+    """
+    asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
+    several = [p for p in prompt_ids for _ in range(of)]
+    said = sample(supervised, tokenizer, several, max_new_tokens=shipped.LONGEST, seed=drawn_by, batch_size=512)
+    candidates = [Encoded(p, said[i * of : (i + 1) * of], where=asked[i]) for i, p in enumerate(prompt_ids)]
+    longest = max(len(e.prompt) + len(r) for e in candidates for r in e.responses) + 1
+    scorer = Scorer(model, longest, reward_head=reward_head)
+    best = rewards(scorer, candidates, next(model.parameters()).device, 8192, "candidates").argmax(1).tolist()
+    after = [e.responses[i] for e, i in zip(candidates, best)]
+    return _judged(supervised, tokenizer, asked, before, after, math.log(of) - (of - 1) / of)
+
+
+def _asked(
+    model: Any, tokenizer: Any, n: int, seed: int
+) -> tuple[list[str], list[list[int]], Any, list[list[int]], int]:
+    """Unseen prompts, as text and ids; the supervised model and what it says to them; the seed of what is to be compared."""
     supervised, own = shipped.load()
     if tokenizer.get_vocab() != own.get_vocab():
         raise ValueError("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
@@ -55,28 +85,32 @@ def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dic
     asked = prompts(n, rng.getrandbits(32), "test")
     if len(set(asked)) < n:
         raise ValueError(f"the lab has {len(set(asked))} unseen prompts, fewer than n={n}")
-    prompt_ids = [encode_prompt(tokenizer, prompt) for prompt in asked]
-    answers = {
-        name: sample(m, tokenizer, prompt_ids, max_new_tokens=shipped.LONGEST, seed=rng.getrandbits(32), batch_size=512)
-        for name, m in (("before", supervised), ("after", model))
-    }
+    ids = [encode_prompt(tokenizer, prompt) for prompt in asked]
+    before = sample(
+        supervised, tokenizer, ids, max_new_tokens=shipped.LONGEST, seed=rng.getrandbits(32), batch_size=512
+    )
+    return asked, ids, supervised, before, rng.getrandbits(32)
+
+
+def _judged(
+    supervised: Any, tokenizer: Any, asked: list[str], before: list[list[int]], after: list[list[int]], kl: float
+) -> dict[str, Any]:
+    """Everything that :func:`evaluate` returns but the error of the KL."""
+    answers = {"before": before, "after": after}
     texts = {name: [tokenizer.decode(a, skip_special_tokens=True) for a in said] for name, said in answers.items()}
-    rewards = {name: [gold(p, text) for p, text in zip(asked, said)] for name, said in texts.items()}
-    wins = [(after > before) + 0.5 * (after == before) for before, after in zip(rewards["before"], rewards["after"])]
-    drawn = [Encoded(p, [a], where=text) for p, a, text in zip(prompt_ids, answers["after"], asked)]
-    kl, kl_error = metrics.sampled_kl(_sums(model, drawn)[:, 0], _sums(supervised, drawn)[:, 0])
+    golds = {name: [gold(p, text) for p, text in zip(asked, said)] for name, said in texts.items()}
+    wins = [(a > b) + 0.5 * (a == b) for b, a in zip(golds["before"], golds["after"])]
     chances = chances_of_being_right(supervised, tokenizer, asked)
-    best = frontier(chances, max(0.0, kl))
+    best, n = frontier(chances, max(0.0, kl)), len(asked)
     return {
         "n": n,
-        **{name: _described(texts[name], rewards[name], answers[name]) for name in ("before", "after")},
+        **{name: _described(texts[name], golds[name], answers[name]) for name in ("before", "after")},
         "win_rate": sum(wins) / n,
         "win_rate_interval": list(metrics.mean_interval(wins)),
         "kl": kl,
-        "kl_error": kl_error,
         "chance": sum(chances) / n,
         "frontier": best,
-        "distance": best - sum(rewards["after"]) / n,
+        "distance": best - sum(golds["after"]) / n,
     }
 
 

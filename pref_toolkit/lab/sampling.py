@@ -1,4 +1,4 @@
-"""Preference pairs: two responses to a prompt, and an annotator's choice."""
+"""Preferences: responses of the supervised model to a prompt, and an annotator's choice or ranking."""
 
 from __future__ import annotations
 
@@ -69,6 +69,43 @@ def rows(n: int, needs: Collection[str], *, seed: int = 0, annotator: Annotator 
             p = annotator.probability(pair["prompt"], *both)
             out.append(row | {"win_probabilities": [(0.5 + p) / 2, (1.5 - p) / 2]})
     return out
+
+
+def rankings(n: int, k: int, *, seed: int = 0, annotator: Annotator | None = None) -> list[dict[str, Any]]:
+    """``n`` rows ``{"prompt", "responses", "scores"}``: ``k`` different responses of the supervised model, best first.
+
+    The annotator ranks by score, each the reward with standard Gumbel noise; so the rankings are Plackett and Luce's.
+
+    Args:
+        n: number of prompts, of the train split.
+        k: responses to each, at least 2; samples at temperature 1, without those that came before or say nothing.
+        seed, annotator: as for :func:`pairs`.
+    """
+    if k < 2:
+        raise ValueError(f"a ranking has at least 2 responses, got k={k!r}")
+    annotator = annotator or Annotator()
+    rng = random.Random(seed)
+    out = []
+    asked = prompts(n, rng.getrandbits(32))
+    for prompt, drawn in zip(asked, _different_from_model(asked, k, rng)):
+        scored = [(annotator.score(prompt, response, rng), response) for response in drawn]
+        scored.sort(reverse=True)
+        out.append({"prompt": prompt, "responses": [r for _, r in scored], "scores": [s for s, _ in scored]})
+    return out
+
+
+def _different_from_model(asked: list[str], k: int, rng: random.Random) -> list[list[str]]:
+    """``k`` different responses to each prompt, in the order in which they were drawn."""
+    model, tokenizer = shipped.load()
+    drawn: list[list[str]] = [[] for _ in asked]
+    while again := [i for i, responses in enumerate(drawn) if len(responses) < k]:
+        several = [asked[i] for i in again for _ in range(k)]
+        seed = rng.getrandbits(32)
+        said = generate(model, tokenizer, several, max_new_tokens=shipped.LONGEST, seed=seed, batch_size=512)
+        for n, i in enumerate(again):
+            new = filter(None, said[n * k : (n + 1) * k])
+            drawn[i] = list(dict.fromkeys([*drawn[i], *new]))[:k]
+    return drawn
 
 
 def _from_model(asked: list[str], rng: random.Random) -> list[tuple[str, str]]:

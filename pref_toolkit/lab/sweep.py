@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from pref_toolkit.lab import defaults, evaluation, sampling, shipped
 from pref_toolkit.training.config import TrainConfig
-from pref_toolkit.training.loop import train
+from pref_toolkit.training.loop import History, train
 
 SEEDS = (0, 1)
 GRID: dict[str, list[dict[str, float]]] = {
@@ -32,13 +32,28 @@ MEASURED = ("win_rate", "win_rate_interval", "kl", "kl_error", "frontier", "dist
 
 def one_run(method: str, setting: dict[str, float], seed: int, rows: list[dict[str, str]]) -> dict[str, Any]:
     """Train and judge once."""
+    history, measured = train_and_judge(method, setting, seed, rows)
+    return {
+        **measured,
+        **{f"held_out_{name}": history.after[name] for name in ("reward_accuracy", "chosen_change", "rejected_change")},
+        "loss": history.steps[-1]["loss"],
+    }
+
+
+def train_and_judge(
+    method: str, setting: dict[str, Any], seed: int, rows: list[dict[str, Any]]
+) -> tuple[History, dict[str, Any]]:
+    """A run with the lab's settings and these above them, and what the gold reward says of it."""
     model, tokenizer = shipped.load()
     chosen = defaults.defaults(method) | setting
     known = TrainConfig.__dataclass_fields__
     config = TrainConfig(**{k: v for k, v in chosen.items() if k in known} | {"seed": seed, "samples": 0})
     history = train(model, tokenizer, rows, method, config, **{k: v for k, v in chosen.items() if k not in known})
-    judged = evaluation.evaluate(history.model, tokenizer, seed=seed)
-    return {
+    if history.reward_head is None:
+        judged = evaluation.evaluate(history.model, tokenizer, seed=seed)
+    else:
+        judged = evaluation.evaluate_best_of(history.model, history.reward_head, tokenizer, seed=seed)
+    measured = {
         "method": method,
         "setting": setting,
         "seed": seed,
@@ -47,9 +62,17 @@ def one_run(method: str, setting: dict[str, float], seed: int, rows: list[dict[s
         "length": judged["after"]["length"],
         "length_before": judged["before"]["length"],
         "politeness": judged["after"]["politeness"],
-        **{name: judged[name] for name in MEASURED},
-        **{f"held_out_{name}": history.after[name] for name in ("reward_accuracy", "chosen_change", "rejected_change")},
-        "loss": history.steps[-1]["loss"],
+        **{name: judged.get(name) for name in MEASURED},
+    }
+    return history, measured
+
+
+def provenance() -> dict[str, Any]:
+    """What was used: needed to make the same numbers again."""
+    return {
+        "licence": "Apache-2.0",
+        "model_sha256": json.loads((shipped.MODEL_PATH / "provenance.json").read_text())["sha256"],
+        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
 
 
@@ -61,11 +84,9 @@ def sweep() -> dict[str, Any]:
     rows = [one_run(method, setting, seed, pairs[seed]) for seed, method, setting in tqdm(runs, desc="sweep")]
     return {
         "made_by": "python -m pref_toolkit.lab.sweep data/lab_sweep.json",
-        "licence": "Apache-2.0",
-        "model_sha256": json.loads((shipped.MODEL_PATH / "provenance.json").read_text())["sha256"],
+        **provenance(),
         "pairs": defaults.PAIRS,
         "training": defaults.TRAINING,
-        "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
         "threads": torch.get_num_threads(),
         "seconds": round(time.perf_counter() - began),
         "rows": rows,
