@@ -137,13 +137,14 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        data = lab.rows(lab.defaults.PAIRS, method.needs, seed=config.seed)
+        k = lab.defaults.RANKED.get(method.name, 2)
+        data = lab.rows(lab.defaults.PAIRS, method.needs, k=k, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab" and history.reward_head is None:
+    if arguments.model == "lab":
         from pref_toolkit import lab
 
-        judged = lab.evaluate(history.model, tokenizer, seed=config.seed)
+        judged = _judge(history.model, history.reward_head, tokenizer, config.seed)
         run.add(str(config.output), lab=judged)
         print(lab.describe(judged))
     print(f"report: {report.write(Path(str(config.output)))}")
@@ -154,12 +155,13 @@ def evaluate(arguments: Namespace) -> None:
     from pref_toolkit.training import models
 
     model, tokenizer = models.load(arguments.model)
+    reward_head = models.load_reward_head(arguments.model, model)
     if arguments.data is None:
         from pref_toolkit import lab
 
         if model.config._name_or_path != "lab":
             raise _Usage("evaluate wants --data FILE for any model but one trained in the lab")
-        print(lab.describe(lab.evaluate(model, tokenizer, seed=arguments.seed)))
+        print(lab.describe(_judge(model, reward_head, tokenizer, arguments.seed)))
         return
     from pref_toolkit.data import prepare
     from pref_toolkit.training.loop import evaluate as score
@@ -167,8 +169,17 @@ def evaluate(arguments: Namespace) -> None:
 
     examples, findings = prepare(arguments.data, tokenizer, max_length=arguments.max_length)
     print(findings)
-    scorer = Scorer(model, arguments.max_length, reward_head=models.load_reward_head(arguments.model, model))
+    scorer = Scorer(model, arguments.max_length, reward_head=reward_head)
     _print_table({arguments.model: score(scorer, examples, model.device)})
+
+
+def _judge(model: Any, reward_head: Any, tokenizer: Any, seed: int) -> dict[str, Any]:
+    """By the lab's gold reward: a policy by what it says, a reward model by what it picks of several samples."""
+    from pref_toolkit import lab
+
+    if reward_head is None:
+        return lab.evaluate(model, tokenizer, seed=seed)
+    return lab.evaluate_best_of(model, reward_head, tokenizer, seed=seed)
 
 
 def generate(arguments: Namespace) -> None:

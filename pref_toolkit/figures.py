@@ -295,6 +295,44 @@ def facts(method: Method) -> Picture:
     return Picture(f'<table class="pt-facts"><tbody>{body}</tbody></table>')
 
 
+def lab_table(*methods: str) -> Picture:
+    """Rows of the lab's table of methods, the most accurate first; all of them if none is named.
+
+    Mean and standard deviation over the seeds, see :mod:`pref_toolkit.lab.table`.
+
+    Raises:
+        KeyError: for a method that has no row.
+    """
+    from pref_toolkit.lab import table  # its package loads a model's library, which most figures do without
+
+    rows = table.summary()
+    chosen = sorted(methods or rows, key=lambda name: -rows[name]["accuracy"][0])
+    columns: dict[str, tuple[str, int, str]] = {
+        "right (%)": ("accuracy", 100, ".1f"),
+        "wins (%)": ("win_rate", 100, ".1f"),
+        "KL (nats)": ("kl", 1, ".3f"),
+        "below the frontier (points)": ("distance", 100, ".1f"),
+        "length (tokens)": ("length_change", 1, "+.2f"),
+        "chosen (nats)": ("chosen_change", 1, "+.2f"),
+        "rejected (nats)": ("rejected_change", 1, "+.2f"),
+    }
+
+    def cell(value: tuple[float, float] | None, scale: int, form: str) -> str:
+        if value is None:
+            return "<td>–</td>"
+        mean, spread = scale * value[0], scale * value[1]
+        return f"<td>{mean:{form}}".replace("-", "−") + f" ± {spread:{form.lstrip('+')}}</td>"
+
+    def line(name: str) -> str:
+        setting = ", ".join(f"{k.replace('learning_rate', 'rate')} {v}" for k, v in rows[name]["setting"].items())
+        values = "".join(cell(rows[name][measure], scale, form) for measure, scale, form in columns.values())
+        return f'<tr><th scope="row"><code>{name}</code></th><td>{setting}</td>{values}</tr>'
+
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("method", "setting", *columns))
+    body = "".join(map(line, chosen))
+    return Picture(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
 # Sent with every picture, because a notebook or a report has no style sheet of ours.
 _CSS = (
     "<style>.pt-panels{display:flex;flex-wrap:wrap;justify-content:center;gap:.5rem}"

@@ -1,7 +1,7 @@
 """A small language whose true reward is known, so that accuracy, win rate and KL are measured and not judged."""
 
 from pref_toolkit.lab.annotators import Annotator
-from pref_toolkit.lab.evaluation import describe, evaluate
+from pref_toolkit.lab.evaluation import describe, evaluate, evaluate_best_of
 from pref_toolkit.lab.language import gold, politeness, prompts, words
 from pref_toolkit.lab.reward_kl import frontier, optimum
 from pref_toolkit.lab.sampling import pairs, rankings, rows
@@ -12,6 +12,7 @@ __all__ = [
     "Annotator",
     "describe",
     "evaluate",
+    "evaluate_best_of",
     "frontier",
     "gold",
     "load",

@@ -13,6 +13,8 @@ TRAINING: dict[str, Any] = {
     "sample_tokens": 12,
     "samples": 64,
 }
+RANKED = {"rrhf": 4, "s_dpo": 4, "plackett_luce": 4}
+"""Methods made for longer rankings than pairs, with the responses to each prompt."""
 METHODS: dict[str, dict[str, float]] = {"dpo": {"beta": 1.0}, "simpo": {"learning_rate": 2e-4}}
 
 

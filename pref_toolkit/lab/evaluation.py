@@ -60,7 +60,8 @@ def evaluate_best_of(
 ) -> dict[str, Any]:
     """The same of a reward model: the policy is the supervised model, of whose ``of`` samples the best by reward is given.
 
-    ``kl`` is here the bound ``log(of) - (of - 1) / of``, which best-of-n does not exceed; ``distance`` is measured there.
+    ``kl`` is here the bound ``log(of) - (of - 1) / of``, which best-of-n does not exceed, with a ``kl_error`` of None;
+    ``frontier`` and ``distance`` are those at the bound.
     """
     asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
     several = [p for p in prompt_ids for _ in range(of)]
@@ -70,7 +71,7 @@ def evaluate_best_of(
     scorer = Scorer(model, longest, reward_head=reward_head)
     best = rewards(scorer, candidates, next(model.parameters()).device, 8192, "candidates").argmax(1).tolist()
     after = [e.responses[i] for e, i in zip(candidates, best)]
-    return _judged(supervised, tokenizer, asked, before, after, math.log(of) - (of - 1) / of)
+    return _judged(supervised, tokenizer, asked, before, after, math.log(of) - (of - 1) / of) | {"kl_error": None}
 
 
 def _asked(
@@ -151,6 +152,8 @@ def _described(texts: list[str], rewards: list[float], ids: list[list[int]]) -> 
 def describe(judged: dict[str, Any]) -> str:
     """What :func:`evaluate` measured, as a few lines to print."""
     before, after = judged["before"], judged["after"]
+    kl, error = f"{judged['kl']:.3f} nats", judged["kl_error"]
+    kl = f"at most {kl}" if error is None else f"{kl}, standard error {error:.3f}"
     share = lambda value, interval: f"{value:.1%} [{interval[0]:.1%}, {interval[1]:.1%}]"
     return "\n".join(
         [
@@ -160,7 +163,7 @@ def describe(judged: dict[str, Any]) -> str:
             f"  gold win rate      {share(judged['win_rate'], judged['win_rate_interval'])} against the supervised model",
             f"  response length    {before['length']:.2f} -> {after['length']:.2f} tokens",
             f"  says thanks        {before['politeness']:.1%} -> {after['politeness']:.1%}",
-            f"  KL to supervised   {judged['kl']:.3f} nats, standard error {judged['kl_error']:.3f}",
+            f"  KL to supervised   {kl}",
             f"  best at this KL    {judged['frontier']:.1%}, {100 * judged['distance']:.1f} points above the trained model",
         ]
     )

@@ -37,17 +37,22 @@ def pairs(
     return rows
 
 
-def rows(n: int, needs: Collection[str], *, seed: int = 0, annotator: Annotator | None = None) -> list[dict[str, Any]]:
-    """``n`` on-policy pairs of :func:`pairs` in the form that a loss reads.
+def rows(
+    n: int, needs: Collection[str], *, k: int = 2, seed: int = 0, annotator: Annotator | None = None
+) -> list[dict[str, Any]]:
+    """On-policy responses of the supervised model, ``n`` pairs of :func:`pairs` or ``2 n / k`` rankings, as a loss reads them.
 
     Args:
-        n: number of pairs.
+        n: number of pairs, or of responses by two.
         needs: what the loss reads, a method's ``needs``. With ``desirable``, each pair becomes two labelled rows, the chosen
             response desirable; with ``scores``, the annotator's scores stand beside the pair; with ``win_probabilities``, the
             chance that the annotator prefers a response to one of the pair, itself included, drawn at random.
+        k: responses to a prompt; above 2, the rows are those of :func:`rankings`.
         seed: as for :func:`pairs`.
         annotator: as for :func:`pairs`.
     """
+    if k > 2:
+        return rankings(2 * n // k, k, seed=seed, annotator=annotator)
     annotator = annotator or Annotator()
     given = pairs(n, seed=seed, annotator=annotator)
     rng = random.Random(seed)

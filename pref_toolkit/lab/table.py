@@ -33,8 +33,6 @@ UPDATES, RESPONSES = 100, 128
 """Updates of a run, and responses in each."""
 HELD_OUT = 400
 """Pairs that no run trains on, for the change of their log-probabilities."""
-RANKED = {"rrhf": 4, "s_dpo": 4, "plackett_luce": 4}
-"""Methods that are made for longer rankings than pairs, with the responses to each prompt."""
 JOBS = 2
 
 
@@ -92,18 +90,15 @@ GRID: dict[str, list[dict[str, Any]]] = {
 @cache
 def rows(method_reads: tuple[str, ...], k: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Rows to train on, in the form that a method reads, and held-out pairs."""
-    n = UPDATES * RESPONSES // k
-    held_out = sampling.pairs(UPDATES * RESPONSES // 2 + HELD_OUT, seed=seed)[-HELD_OUT:]
-    if k > 2:
-        return sampling.rankings(n, k, seed=seed), held_out
-    return sampling.rows(UPDATES * RESPONSES // 2, method_reads, seed=seed), held_out
+    n = UPDATES * RESPONSES // 2
+    return sampling.rows(n, method_reads, k=k, seed=seed), sampling.pairs(n + HELD_OUT, seed=seed)[-HELD_OUT:]
 
 
 def one_run(method: str, setting: dict[str, Any], seed: int) -> dict[str, Any]:
     """One method at one setting: all that the table says of it, or why the run was ``stopped``."""
     torch.set_num_threads(1)
     needs = METHODS[method].needs
-    k = RANKED.get(method, 1 if "desirable" in needs else 2)
+    k = 1 if "desirable" in needs else defaults.RANKED.get(method, 2)
     training, held_out = rows(needs, k, seed)
     budget = {"max_steps": UPDATES, "batch_size": RESPONSES // k, "held_out": 0}
     try:

@@ -102,3 +102,14 @@ def test_another_model_s_tokenizer_and_too_many_prompts_are_refused():
         lab.evaluate(*models.tiny(), n=10)
     with pytest.raises(ValueError, match=r"1[0-9]{3} unseen prompts, fewer than n=5000"):
         lab.evaluate(model, tokenizer, n=5000)
+
+
+def test_the_best_of_several_by_a_reward_is_no_worse_the_more_the_reward_knows():
+    """A head of zeros takes the first sample, so it is a draw of the supervised model; its KL bound is that of best-of-n."""
+    model, tokenizer = lab.load()
+    head = models.new_reward_head(model)
+    judged = lab.evaluate_best_of(model, head, tokenizer, of=4, n=200, seed=0)
+    assert judged["kl"] == pytest.approx(math.log(4) - 3 / 4)
+    assert judged["before"] == lab.evaluate(model, tokenizer, n=200, seed=0)["before"]
+    assert judged["after"]["accuracy"] == pytest.approx(judged["chance"], abs=0.1)
+    assert judged["distance"] == pytest.approx(judged["frontier"] - judged["after"]["accuracy"])

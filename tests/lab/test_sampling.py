@@ -87,3 +87,21 @@ def test_rows_have_the_form_that_a_loss_reads():
     for row, pair in zip(lab.rows(6, ("policy", "win_probabilities"), seed=4), plain, strict=True):
         p = lab.Annotator().probability(pair["prompt"], pair["chosen"], pair["rejected"])
         assert row["win_probabilities"] == pytest.approx([(p + 0.5) / 2, (1 - p + 0.5) / 2])
+
+
+def test_rankings_are_different_responses_with_falling_scores_and_repeat_with_their_seed():
+    rows = lab.rankings(40, 4, seed=5)
+    assert rows == lab.rankings(40, 4, seed=5) != lab.rankings(40, 4, seed=6)
+    for row in rows:
+        assert len(set(row["responses"])) == 4 and all(row["responses"])
+        assert row["scores"] == sorted(row["scores"], reverse=True)
+    with pytest.raises(ValueError, match="at least 2 responses, got k=1"):
+        lab.rankings(1, 1)
+
+
+def test_the_best_of_a_ranking_is_that_of_plackett_and_luce():
+    """With one right response among those of a row, it comes first with probability e^r / (e^r + 3)."""
+    one_right = [r for r in lab.rankings(1500, 4, seed=1) if sum(lab.gold(r["prompt"], y) for y in r["responses"]) == 1]
+    first = sum(lab.gold(r["prompt"], r["responses"][0]) for r in one_right) / len(one_right)
+    assert len(one_right) > 200
+    assert first == pytest.approx(9 / (9 + 3), abs=0.1)
