@@ -29,6 +29,8 @@ LATEX_NAMES = {
     sp.Symbol("eps", positive=True): r"\epsilon",
     sp.Symbol("phi", positive=True): r"\varphi",
     sp.Symbol("phi_0", positive=True): r"\varphi_{0}",
+    sp.Symbol("H", positive=True): r"\bar{H}",
+    sp.Symbol("V_0", positive=True): "V",
     sp.Symbol("m_ref", real=True): r"m_{\mathrm{ref}}",
 }
 """What is printed for a symbol whose name SymPy would not print as the papers do."""

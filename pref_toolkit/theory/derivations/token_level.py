@@ -65,7 +65,7 @@ tdpo1 = Derivation(
         equal(
             sp.Derivative(full, l_w),
             -beta * sigma(-beta * (D - (K_l - K_w))),
-            "By the log-probabilities the pull is DPO's form.",
+            "On the log-probabilities the pull has DPO's form.",
         ),
         equal(
             sp.Derivative(full, l_l),
@@ -78,7 +78,7 @@ tdpo1 = Derivation(
             "The divergences are pulled on as well: the chosen response's grows,",
         ),
         equal(sp.Derivative(full, K_l), beta * sigma(-beta * (D - (K_l - K_w))), "and the rejected one's shrinks."),
-        equal(L(r_w, r_l, sp.Integer(0), sp.Integer(0)), sp.log(2), "At the reference, where both are 0."),
+        equal(L(r_w, r_l, sp.Integer(0), sp.Integer(0)), sp.log(2), "At the reference, where both divergences are 0."),
     ),
     assumptions=TOKEN_ASSUMPTIONS,
 )
@@ -103,7 +103,7 @@ tdpo2 = Derivation(
         equal(
             sp.Derivative(part, l_w),
             -beta * sigma(-beta * (D - alpha * (K_l - K_w))),
-            "By the log-probabilities: DPO's form,",
+            "On the log-probabilities the pull has DPO's form,",
         ),
         equal(sp.Derivative(part, l_l), beta * sigma(-beta * (D - alpha * (K_l - K_w))), "equal on both."),
         equal(
@@ -127,9 +127,9 @@ mallows_dpo = Derivation(
         define(
             dispersion(H),
             -phi_0 * sp.log(H / sp.log(size)),
-            "How concentrated opinions are on a prompt is read off the reference's mean token entropy $H$, "
+            "How concentrated opinions are on a prompt is read off the reference's mean token entropy $\\bar H$, "
             "against its "
-            "largest value, the logarithm of the vocabulary $V_0$.",
+            "largest value, the logarithm of the size $V$ of the vocabulary.",
         ),
         equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing."),
         equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "The surer the reference, the larger $\\varphi$."),
