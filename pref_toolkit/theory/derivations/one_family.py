@@ -27,7 +27,7 @@ from pref_toolkit.theory.derivations.symbols import (
 )
 
 eps = sp.Symbol("eps", positive=True)
-Z, u, order, pi, ref = sp.symbols("Z u alpha pi p", positive=True)
+Z, u, order, pi, ref = sp.symbols(r"Z u alpha pi \pi_{\mathrm{ref}}", positive=True)
 t, rho, b_w, b_l, nu, r, m, m_ref = sp.symbols("t rho b_w b_l nu r m m_ref", real=True)
 f, g = (sp.Function(name, real=True) for name in "fg")
 single = sp.Function(r"\mathcal{S}", real=True)
@@ -66,13 +66,13 @@ cdpo = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             beta * (sigma(beta * D) - (1 - eps)),
-            "The pull is the model's probability less the label's:",
+            "The pull is the model's probability less the label's, so it ends at a finite margin,",
         ),
-        equal(sp.Derivative(loss, l_l), -beta * (sigma(beta * D) - (1 - eps)), "a finite target, on both responses."),
+        equal(sp.Derivative(loss, l_l), -beta * (sigma(beta * D) - (1 - eps)), "on both responses."),
         equal(
             slope((1 - eps) * single(t) + eps * single(-t), t, sp.log((1 - eps) / eps)),
             sp.Integer(0),
-            "It is reached where $\\beta D$ is the log-odds of a right label.",
+            "namely where $\\beta D$ is the log-odds of a right label.",
         ),
         equal(L(r_w, r_l), sp.log(2), "At the reference."),
     ),
@@ -166,7 +166,8 @@ gpo = Derivation(
         equal(
             (1 - beta * D) ** 2,
             beta**2 * (D - 1 / (2 * (beta / 2))) ** 2,
-            "With the square it is $\\beta^2$ times IPO's loss with $\\tau = \\beta / 2$.",
+            "With the square it is $\\beta^2$ times IPO's loss with $\\tau = \\beta / 2$, "
+            "that is $1 / (2 \\tau) = 1 / \\beta$.",
         ),
     ),
     choices={
@@ -179,7 +180,9 @@ gpo = Derivation(
 )
 
 # f'(u) of each divergence is taken where f is known; f is normed so that f'(1) = 0.
-reverse, forward, shannon, power = (sp.Function(f"f_{{{name}}}", real=True) for name in ("RKL", "FKL", "JS", r"\alpha"))
+reverse, forward, shannon, power = (
+    sp.Function(f"f_{{{name}}}", real=True) for name in (r"\mathrm{RKL}", r"\mathrm{FKL}", r"\mathrm{JS}", r"\alpha")
+)
 
 f_dpo = Derivation(
     name="f_dpo",
@@ -189,13 +192,14 @@ f_dpo = Derivation(
         equal(
             sp.Derivative(pi * r - beta * ref * f(pi / ref) - nu * pi, pi),
             r - beta * slope(f(u), u, pi / ref) - nu,
-            "Maximise reward less $\\beta$ times $\\sum p\\, f(\\pi / p)$ over policies, $p$ being the reference and "
-            "$\\nu$ the multiplier of the constraint. One response's share in the slope is zero at the optimum:",
+            "Maximise reward less $\\beta$ times $\\sum \\pi_{\\mathrm{ref}}\\, f(\\pi / \\pi_{\\mathrm{ref}})$ over policies, "
+            "with $\\nu$ the multiplier "
+            "of the constraint that they sum to 1. One response's share in the slope is zero at the optimum:",
         ),
         define(
             s_w,
             beta * g(rho_w) + nu,
-            "so the chosen response's reward is $\\beta f'(\\pi / p) + \\nu$; $g(\\rho) = f'(e^\\rho)$.",
+            "so the chosen response's reward is this, with $g(\\rho) = f'(e^\\rho)$.",
         ),
         define(s_l, beta * g(rho_l) + nu, "The rejected one's has the same $\\nu$, if both have positive probability."),
         define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on these rewards."),
@@ -211,21 +215,27 @@ f_dpo = Derivation(
             "the two pulls differ, unless $g$ is a straight line.",
         ),
         equal(L(r_w, r_l), sp.log(2), "At the reference."),
-        define(reverse(u), u * sp.log(u) - u + 1, "Reverse KL"),
-        equal(slope(reverse(u), u, sp.exp(rho)), rho, "gives DPO."),
-        define(forward(u), -sp.log(u) + u - 1, "Forward KL"),
-        equal(slope(forward(u), u, sp.exp(rho)), 1 - sp.exp(-rho), "gives this; the 1 cancels in the difference."),
-        define(shannon(u), u * sp.log(u) - (u + 1) * sp.log((u + 1) / 2), "Jensen-Shannon"),
-        equal(slope(shannon(u), u, sp.exp(rho)), sp.log(sigma(rho)) + sp.log(2), "flattens for large log-ratios."),
+        define(reverse(u), u * sp.log(u) - u + 1, "The reverse KL divergence has this $f$,"),
+        equal(slope(reverse(u), u, sp.exp(rho)), rho, "and $g$ is the log-ratio itself: DPO."),
+        define(forward(u), -sp.log(u) + u - 1, "The forward KL divergence has this one,"),
+        equal(slope(forward(u), u, sp.exp(rho)), 1 - sp.exp(-rho), "and this $g$, whose 1 cancels in the difference."),
+        define(
+            shannon(u), u * sp.log(u) - (u + 1) * sp.log((u + 1) / 2), "The Jensen-Shannon divergence has this one,"
+        ),
+        equal(
+            slope(shannon(u), u, sp.exp(rho)),
+            sp.log(sigma(rho)) + sp.log(2),
+            "and a $g$ that flattens for large log-ratios.",
+        ),
         define(
             power(u),
             (u ** (1 - order) - (1 - order) * u - order) / (order * (order - 1)),
-            "The $\\alpha$-divergence",
+            "The $\\alpha$-divergence has this one,",
         ),
         equal(
             slope(power(u), u, sp.exp(rho)),
             (1 - sp.exp(-order * rho)) / order,
-            "lies between reverse KL at $\\alpha \\to 0$ and forward KL at $\\alpha = 1$.",
+            "and a $g$ between those of the reverse KL at $\\alpha \\to 0$ and the forward KL at $\\alpha = 1$.",
         ),
     ),
     assumptions=("$f$ is convex, and its slope at 0 is infinite or the optimum has full support.",),
@@ -404,7 +414,11 @@ aot = Derivation(
             -beta * sigma(-beta * (m - m_ref)),
             "The pull is DPO's with another pair's reference:",
         ),
-        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * (m - m_ref)), "ranks are constant but at ties."),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(-beta * (m - m_ref)),
+            "and the same on the rejected response, since ranks change only at ties.",
+        ),
         equal(
             sp.Subs(loss, m_ref, r_w - r_l),
             -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),

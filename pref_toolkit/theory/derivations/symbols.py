@@ -21,7 +21,18 @@ gamma, delta = sp.symbols("gamma delta", real=True)
 L = sp.Function(r"\mathcal{L}", real=True)
 """The loss, as a function of the policy's log-probabilities."""
 
-LATEX_NAMES = {lam: r"\lambda", D: "D", sp.Symbol("kl", real=True): r"\mathrm{KL}"}
+LATEX_NAMES = {
+    lam: r"\lambda",
+    D: "D",
+    sp.Symbol("margin_ld", real=True): r"D_{\mathrm{ld}}",
+    sp.Symbol("kl", real=True): r"\mathrm{KL}",
+    sp.Symbol("eps", positive=True): r"\epsilon",
+    sp.Symbol("phi", positive=True): r"\varphi",
+    sp.Symbol("phi_0", positive=True): r"\varphi_{0}",
+    sp.Symbol("H", positive=True): r"\bar{H}",
+    sp.Symbol("V_0", positive=True): "V",
+    sp.Symbol("m_ref", real=True): r"m_{\mathrm{ref}}",
+}
 """What is printed for a symbol whose name SymPy would not print as the papers do."""
 
 

@@ -29,13 +29,17 @@ PER_TOKEN = (
         beta * sp.log(pi(z) / ref(z)) + beta * sp.log(Z),
         "At one position the policy is RLHF's optimum for these token values $Q$.",
     ),
-    define(value, over_vocabulary(ref(z) * q(z)), "The position's value is their mean under the reference,"),
-    define(advantage(z), q(z) - value, "and a token's advantage is what it has beyond that."),
-    define(kl, over_vocabulary(ref(z) * sp.log(ref(z) / pi(z))), "With the divergence from reference to policy there,"),
+    define(value, over_vocabulary(ref(z) * q(z)), "The position's value is the mean of these under the reference."),
+    define(advantage(z), q(z) - value, "A token's advantage is what it has beyond that."),
+    define(
+        kl,
+        over_vocabulary(ref(z) * sp.log(ref(z) / pi(z))),
+        "The divergence from reference to policy at that position.",
+    ),
     equal(
         advantage(y),
         beta * sp.log(pi(y) / ref(y)) + beta * kl,
-        "the advantage is the log-ratio plus the divergence. $Z$ is gone.",
+        "The reference sums to 1, so the advantage is the log-ratio plus the divergence. $Z$ is gone.",
     ),
 )
 
@@ -61,16 +65,20 @@ tdpo1 = Derivation(
         equal(
             sp.Derivative(full, l_w),
             -beta * sigma(-beta * (D - (K_l - K_w))),
-            "By the log-probabilities the pull is DPO's form.",
+            "On the log-probabilities the pull has DPO's form.",
         ),
-        equal(sp.Derivative(full, l_l), beta * sigma(-beta * (D - (K_l - K_w))), "It is equal on both."),
+        equal(
+            sp.Derivative(full, l_l),
+            beta * sigma(-beta * (D - (K_l - K_w))),
+            "The rejected response is pulled down as hard.",
+        ),
         equal(
             sp.Derivative(full, K_w),
             -beta * sigma(-beta * (D - (K_l - K_w))),
             "The divergences are pulled on as well: the chosen response's grows,",
         ),
-        equal(sp.Derivative(full, K_l), beta * sigma(-beta * (D - (K_l - K_w))), "the rejected one's shrinks."),
-        equal(L(r_w, r_l, sp.Integer(0), sp.Integer(0)), sp.log(2), "At the reference, where both are 0."),
+        equal(sp.Derivative(full, K_l), beta * sigma(-beta * (D - (K_l - K_w))), "and the rejected one's shrinks."),
+        equal(L(r_w, r_l, sp.Integer(0), sp.Integer(0)), sp.log(2), "At the reference, where both divergences are 0."),
     ),
     assumptions=TOKEN_ASSUMPTIONS,
 )
@@ -95,7 +103,7 @@ tdpo2 = Derivation(
         equal(
             sp.Derivative(part, l_w),
             -beta * sigma(-beta * (D - alpha * (K_l - K_w))),
-            "By the log-probabilities: DPO's form,",
+            "On the log-probabilities the pull has DPO's form,",
         ),
         equal(sp.Derivative(part, l_l), beta * sigma(-beta * (D - alpha * (K_l - K_w))), "equal on both."),
         equal(
@@ -119,16 +127,20 @@ mallows_dpo = Derivation(
         define(
             dispersion(H),
             -phi_0 * sp.log(H / sp.log(size)),
-            "How concentrated opinions are on a prompt is read off the reference's mean token entropy $H$, "
+            "How concentrated opinions are on a prompt is read off the reference's mean token entropy $\\bar H$, "
             "against its "
-            "largest value, the logarithm of the vocabulary $V_0$.",
+            "largest value, the logarithm of the size $V$ of the vocabulary.",
         ),
-        equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing;"),
-        equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "the surer it is, the more."),
-        define(A_w, phi * beta * rho_w, "So rewards are scaled by the prompt's $\\varphi$: the chosen one's,"),
-        define(A_l, phi * beta * rho_l, "and the rejected one's."),
+        equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing."),
+        equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "The surer the reference, the larger $\\varphi$."),
+        define(
+            A_w,
+            phi * beta * rho_w,
+            "From here on $\\varphi$ is that number, without gradient. It scales the reward of the chosen response",
+        ),
+        define(A_l, phi * beta * rho_l, "and of the rejected one."),
         define(loss, -sp.log(sigma(A_w - A_l)), "Bradley-Terry's loss."),
-        equal(loss, -sp.log(sigma(phi * beta * D)), "The loss, as implemented, with $\\varphi$ as a number."),
+        equal(loss, -sp.log(sigma(phi * beta * D)), "The loss, as implemented."),
         equal(
             sp.Derivative(loss, l_w), -phi * beta * sigma(-phi * beta * D), "It is DPO with a $\\beta$ for each prompt,"
         ),
@@ -137,12 +149,13 @@ mallows_dpo = Derivation(
         equal(sp.Subs(loss, phi, 1), -sp.log(sigma(beta * D)), "With $\\varphi = 1$ this is DPO."),
     ),
     assumptions=(
-        "Rankings follow the Mallows model with a dispersion for each prompt.",
-        "$\\varphi$ carries no gradient.",
+        "Rankings follow a Mallows model with a dispersion for each prompt: the log-odds of neighbours in the ranking are "
+        "minus the logarithm of the dispersion.",
+        "The dispersion is what the reference's entropy suggests, up to a constant factor $\\varphi_0$ of its logarithm.",
     ),
 )
 
-h_w, h_l, k_w, k_l, desensitised, part_w, part_l = sp.symbols("h_w h_l k_w k_l D_ld lam_w lam_l", real=True)
+h_w, h_l, k_w, k_l, desensitised, part_w, part_l = sp.symbols("h_w h_l k_w k_l margin_ld u_w u_l", real=True)
 split = L(l_w, l_l, h_w, h_l)
 
 ld_dpo = Derivation(
@@ -152,9 +165,8 @@ ld_dpo = Derivation(
         define(
             part_w,
             (h_w + alpha * (l_w - h_w)) - (k_w + alpha * (r_w - k_w)),
-            "Of the chosen response the first $\\min(n_w, n_l)$ tokens, $h$ under the policy and $k$ under the "
-            "reference, "
-            "count fully and the rest by $\\alpha$, in both.",
+            "The chosen response's log-ratio, its tail weighted by $\\alpha$. $h$ is the log-probability of the first "
+            "$\\min(n_w, n_l)$ tokens under the policy, $k$ under the reference.",
         ),
         define(part_l, (h_l + alpha * (l_l - h_l)) - (k_l + alpha * (r_l - k_l)), "The same for the rejected one."),
         define(desensitised, part_w - part_l, "The margin of these."),
@@ -172,17 +184,15 @@ ld_dpo = Derivation(
         equal(
             sp.Derivative(split, l_w),
             -alpha * beta * sigma(-beta * desensitised),
-            "A token of a tail enters through the whole response alone: $\\alpha$ times DPO's pull.",
+            "A token of a tail enters through $l$ alone: it is pulled $\\alpha$ times as hard as by DPO,",
         ),
-        equal(
-            sp.Derivative(split, l_l), alpha * beta * sigma(-beta * desensitised), "The same on the rejected response."
-        ),
+        equal(sp.Derivative(split, l_l), alpha * beta * sigma(-beta * desensitised), "on both responses."),
         equal(
             sp.Derivative(split, h_w),
             -(1 - alpha) * beta * sigma(-beta * desensitised),
-            "A token of a head enters through both, and the two shares make the full pull.",
+            "A token of a head enters through $l$ and $h$, and the two shares make DPO's pull,",
         ),
-        equal(sp.Derivative(split, h_l), (1 - alpha) * beta * sigma(-beta * desensitised), "The same again."),
+        equal(sp.Derivative(split, h_l), (1 - alpha) * beta * sigma(-beta * desensitised), "again on both."),
         equal(L(r_w, r_l, k_w, k_l), sp.log(2), "At the reference: the tail is weighted there too."),
         equal(
             sp.Subs(split, alpha, 1),
