@@ -17,11 +17,7 @@ from pref_toolkit.losses import METHODS
 BOOK = Path(__file__).parents[2] / "book"
 COMING = {
     "methods/beyond_pairs",
-    "methods/dpo_gradients",
-    "methods/ipo",
     "methods/one_family",
-    "methods/ranking",
-    "methods/reference_free",
     "methods/token_level",
     "loops/self_play",
 }
