@@ -36,18 +36,18 @@ displacement = Derivation(
     name="displacement",
     title="When the chosen response falls",
     steps=(
+        positive(pull, "So hard does DPO's loss of one pair pull up the one log-probability and down the other."),
         define(
             v_1,
-            pull * (g_w1 - g_l1),
-            "Minus the gradient of DPO's loss of one pair, by one parameter. $g_w$ and $g_l$ are the gradients of the "
-            "two log-probabilities by all parameters,",
+            g_w1 - g_l1,
+            "Down its gradient the parameters move along this vector, times the pull. $g_w$ and $g_l$ are the gradients "
+            "of the two log-probabilities by all parameters,",
         ),
-        define(v_2, pull * (g_w2 - g_l2), "of which two are written out: more only add terms of the same form."),
+        define(v_2, g_w2 - g_l2, "of which two are written out: more only add terms of the same form."),
         equal(
             g_w1 * v_1 + g_w2 * v_2,
-            pull * ((g_w1**2 + g_w2**2) - (g_w1 * g_l1 + g_w2 * g_l2)),
-            "A small step along $v$ changes the chosen log-probability in proportion to this. The first factor is "
-            "positive, so the chosen response falls if and only if "
+            (g_w1**2 + g_w2**2) - (g_w1 * g_l1 + g_w2 * g_l2),
+            "A small step changes the chosen log-probability in proportion to this: it falls if and only if "
             "$\\langle g_w, g_l\\rangle > \\lVert g_w\\rVert^2$.",
         ),
         equal(

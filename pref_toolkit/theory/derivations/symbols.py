@@ -21,7 +21,12 @@ gamma, delta = sp.symbols("gamma delta", real=True)
 L = sp.Function(r"\mathcal{L}", real=True)
 """The loss, as a function of the policy's log-probabilities."""
 
-LATEX_NAMES = {lam: r"\lambda", D: "D", sp.Symbol("kl", real=True): r"\mathrm{KL}"}
+LATEX_NAMES = {
+    lam: r"\lambda",
+    D: "D",
+    sp.Symbol("kl", real=True): r"\mathrm{KL}",
+    sp.Symbol("weight", nonnegative=True): r"\,\mathrm{weight}",
+}
 """What is printed for a symbol whose name SymPy would not print as the papers do."""
 
 
