@@ -16,10 +16,6 @@ from pref_toolkit.losses import METHODS
 
 BOOK = Path(__file__).parents[2] / "book"
 COMING = {
-    "methods/dpo_gradients",
-    "methods/ipo",
-    "methods/ranking",
-    "methods/reference_free",
     "loops/self_play",
 }
 

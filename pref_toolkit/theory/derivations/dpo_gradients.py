@@ -23,8 +23,11 @@ from pref_toolkit.theory.derivations.symbols import (
 )
 
 p, q, rest, squares = sp.symbols("p q o S", positive=True)
-c, u, v, a_1, a_2, b_1, b_2, dw_1, dw_2 = sp.symbols("c u v a_1 a_2 b_1 b_2 v_1 v_2", real=True)
-norm, inner, kept = sp.symbols("N I m", real=True)
+shared = sp.Symbol("u", positive=True)
+c, u, v, kept, v_1, v_2 = sp.symbols("c u v m v_1 v_2", real=True)
+g_w1, g_w2, g_l1, g_l2 = sp.symbols("g_w1 g_w2 g_l1 g_l2", real=True)
+norm = sp.Symbol(r"\lVert g_{w}\rVert^{2}", real=True)
+inner = sp.Symbol(r"\langle g_{w}, g_{l}\rangle", real=True)
 
 loss = L(l_w, l_l)
 pull = beta * sigma(-beta * D)
@@ -33,31 +36,44 @@ displacement = Derivation(
     name="displacement",
     title="When the chosen response falls",
     steps=(
-        define(dw_1, pull * (a_1 - b_1), "One parameter under gradient descent on DPO's loss of one pair; $a$ and $b$"),
+        positive(pull, "So hard does DPO's loss of one pair pull up the one log-probability and down the other."),
         define(
-            dw_2,
-            pull * (a_2 - b_2),
-            "are the gradients of the two log-probabilities by the parameters, of which two are written.",
+            v_1,
+            g_w1 - g_l1,
+            "Down its gradient the parameters move along this vector, times the pull. $g_w$ and $g_l$ are the gradients "
+            "of the two log-probabilities by all parameters,",
+        ),
+        define(v_2, g_w2 - g_l2, "of which two are written out: more only add terms of the same form."),
+        equal(
+            g_w1 * v_1 + g_w2 * v_2,
+            (g_w1**2 + g_w2**2) - (g_w1 * g_l1 + g_w2 * g_l2),
+            "A small step changes the chosen log-probability in proportion to this: it falls if and only if "
+            "$\\langle g_w, g_l\\rangle > \\lVert g_w\\rVert^2$.",
         ),
         equal(
-            a_1 * dw_1 + a_2 * dw_2,
-            pull * ((a_1**2 + a_2**2) - (a_1 * b_1 + a_2 * b_2)),
-            "To first order the chosen log-probability changes by its gradient times that step: it falls if and "
-            "only if "
-            "$\\langle a, b\\rangle > \\lVert a\\rVert^2$.",
+            (shared / p) ** 2 - (shared / p) * (shared / q),
+            shared**2 * (q - p) / (p**2 * q),
+            "One extreme. Suppose that the *probabilities* $p$ of the chosen and $q$ of the rejected response have the "
+            "same gradient, of length $u$. Then $g_w$ and $g_l$ point the same way and have lengths $u / p$ and "
+            "$u / q$; $\\lVert g_w\\rVert^2 - \\langle g_w, g_l\\rangle$ has the sign of $q - p$,",
+        ),
+        equal(
+            (shared / p) * (shared / q) - (shared / q) ** 2,
+            shared**2 * (q - p) / (p * q**2),
+            "and so has $\\langle g_w, g_l\\rangle - \\lVert g_l\\rVert^2$, which moves the rejected one: both "
+            "rise if $p < q$, both fall if $p > q$.",
         ),
         define(
             p,
             1 - q - rest,
-            "In a tabular softmax, $p$ is the chosen response's probability, $q$ the rejected one's, $o$ that of "
-            "all others.",
+            "The other extreme: a tabular softmax, in which each response has a logit of its own. All others together "
+            "have probability $o$.",
         ),
         define(
             norm,
             (1 - p) ** 2 + q**2 + squares,
-            "The gradient by the logits is $1 - p$ at the chosen response and minus its probability at any "
-            "other: its "
-            "squared length, with $S$ the sum of squares over the others,",
+            "By the logits, the gradient of the chosen log-probability is $1 - p$ at its own and minus the probability "
+            "at any other; its squared length, with $S$ the sum of squares over the others,",
         ),
         define(inner, -p * (1 - p) - q * (1 - q) + squares, "and its product with the gradient of the rejected one."),
         equal(norm - inner, 1 - p + q, "The others cancel,"),

@@ -9,7 +9,7 @@ from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import D, L, l_l, l_w, r_l, r_w, sigma, tau
 
 Z, P_w, P_l, p = sp.symbols("Z P_w P_l p", positive=True)
-d, h = sp.symbols("d h", real=True)
+t, h = sp.symbols("t h", real=True)
 flipped = sp.Function(r"\mathcal{L}_p", real=True)
 once, both = (sp.Function(name, real=True) for name in (r"\mathcal{L}_1", r"\mathcal{L}_2"))
 
@@ -22,8 +22,7 @@ ipo = Derivation(
     steps=(
         *MARGIN,
         argue(
-            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\, p(y \succ \mu) - \tau\, \mathrm{KL}(\pi \,\Vert\, "
-            r"\pi_{\mathrm{ref}})",
+            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\, p(y \succ \mu) - \tau\, \mathrm{KL}(\pi \,\Vert\, \mathrm{ref})",
             "The objective is that of RLHF with the chance $p(y \\succ \\mu)$ of beating a response of $\\mu$ "
             "where the "
             "reward was, and $\\tau$ where $\\beta$ was. So its optimum is the reference, tilted by that chance.",
@@ -35,14 +34,15 @@ ipo = Derivation(
         ),
         equal(h, (P_w - P_l) / tau, "It is the difference of two chances: bounded by $1 / \\tau$, whatever the data."),
         define(
-            once(d),
-            (d - 1 / tau) ** 2,
-            "Chances are unknown. Sampled labels stand in: 1 for a response that won, against 0 for one that lost,",
+            once(t),
+            (t - 1 / tau) ** 2,
+            "A policy with margin $t$ is to come near it, in the square. The chances are unknown; a label stands for "
+            "their difference: 1 for the pair as it was labelled,",
         ),
         define(
-            both(d),
-            (once(d) + d**2) / 2,
-            "and each pair is used both ways round, with label 1 as it stands and with label 0 swapped.",
+            both(t),
+            (once(t) + t**2) / 2,
+            "and 0 for the same pair turned round. Both count alike.",
         ),
         define(loss, both(D) - sp.Rational(1, 4) / tau**2, "The loss is that, less a constant."),
         equal(loss, (D - target) ** 2, "The square is completed. The loss, as implemented."),
@@ -55,16 +55,16 @@ ipo = Derivation(
         ),
         equal(L(r_w, r_l), 1 / (4 * tau**2), "The loss at the reference."),
         define(
-            flipped(d),
-            p * (d - target) ** 2 + (1 - p) * (-d - target) ** 2,
-            "If the first response of a pair wins with probability $p$, the expected loss at margin $d$",
+            flipped(t),
+            p * (t - target) ** 2 + (1 - p) * (-t - target) ** 2,
+            "If the first response of a pair wins with probability $p$, the expected loss at margin $t$",
         ),
         equal(
-            sp.Subs(sp.Derivative(flipped(d), d), d, (p - (1 - p)) / (2 * tau)),
+            sp.Subs(sp.Derivative(flipped(t), t), t, (p - (1 - p)) / (2 * tau)),
             sp.Integer(0),
             "is least at a margin in proportion to the difference of the two chances,",
         ),
-        equal(sp.Derivative(flipped(d), (d, 2)), sp.Integer(2), "and only there: the second derivative is positive."),
+        equal(sp.Derivative(flipped(t), (t, 2)), sp.Integer(2), "and only there: the second derivative is positive."),
         equal(
             sp.exp(target) / 2 / (sp.exp(target) / 2 + sp.Rational(1, 2)),
             sigma(target),

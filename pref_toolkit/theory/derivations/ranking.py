@@ -28,7 +28,7 @@ gamma = sp.Symbol("gamma", positive=True)
 delta = sp.Symbol("delta", positive=True)
 u = sp.Symbol("u", positive=True)
 t = sp.Symbol("t", real=True)
-l_target = sp.Symbol("l_target", real=True)
+l_target = sp.Symbol(r"l_{\mathrm{target}}", real=True)
 calibration = sp.Function(r"\mathcal{C}", real=True)
 
 loss = L(l_w, l_l)
@@ -160,7 +160,7 @@ rrhf = Derivation(
         ),
         equal(
             listed,
-            relu(l_2 / n_2 - l_1 / n_1) + relu(l_3 / n_3 - l_1 / n_1) + relu(l_3 / n_3 - l_2 / n_2) - weight * l_1,
+            relu(mean_2 - mean_1) + relu(mean_3 - mean_1) + relu(mean_3 - mean_2) - weight * l_1,
             "The loss, as implemented, for three responses.",
         ),
         equal(

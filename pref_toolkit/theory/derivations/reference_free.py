@@ -11,7 +11,7 @@ from pref_toolkit.theory.derivations.symbols import L, alpha, beta, lam, n_l, n_
 l_w, l_l, t, c = sp.symbols("l_w l_l t c", negative=True)
 p_w, p_l = sp.symbols("p_w p_l", positive=True)
 g = sp.Symbol("g", real=True)
-odds, logit = (sp.Function(name, real=True) for name in (r"\mathrm{odds}", r"\mathrm{logit}"))
+odds, log_odds = (sp.Function(name, real=True) for name in (r"\mathrm{odds}", r"\mathrm{logodds}"))
 
 loss = L(l_w, l_l)
 
@@ -22,9 +22,9 @@ orpo = Derivation(
         define(p_w, sp.exp(l_w / n_w), "The chosen response's probability per token, as a geometric mean."),
         define(p_l, sp.exp(l_l / n_l), "The rejected one's."),
         define(odds(t), sp.exp(t) / (1 - sp.exp(t)), "The odds of something with log-probability $t$,"),
-        define(logit(t), t - sp.log(1 - sp.exp(t)), "and their logarithm:"),
-        equal(sp.log(odds(t)), logit(t), "it is what the code computes."),
-        define(g, logit(l_w / n_w) - logit(l_l / n_l), "The logarithm of the ratio of odds."),
+        define(log_odds(t), t - sp.log(1 - sp.exp(t)), "and their logarithm:"),
+        equal(sp.log(odds(t)), log_odds(t), "it is what the code computes."),
+        define(g, log_odds(l_w / n_w) - log_odds(l_l / n_l), "The logarithm of the ratio of odds."),
         define(
             loss,
             -sp.log(p_w) + lam * sp.log(1 + odds(l_l / n_l) / odds(l_w / n_w)),
@@ -32,14 +32,14 @@ orpo = Derivation(
         ),
         equal(loss, -l_w / n_w - lam * sp.log(sigma(g)), "The loss, as implemented."),
         equal(
-            sp.Derivative(logit(t), t),
+            sp.Derivative(log_odds(t), t),
             1 / (1 - sp.exp(t)),
             "The slope of the log-odds grows without bound as $t \\to 0$.",
         ),
         equal(
             sp.Derivative(loss, l_w),
-            -(1 + lam * sigma(-g) / (1 - p_w)) / n_w,
-            "The chosen response is lifted, by the supervised term alone once the odds agree;",
+            -1 / n_w - lam * sigma(-g) / (n_w * (1 - p_w)),
+            "The chosen response is lifted, and by the supervised term alone once its odds are far ahead;",
         ),
         equal(
             sp.Derivative(loss, l_l),

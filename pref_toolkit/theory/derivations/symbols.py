@@ -32,6 +32,7 @@ LATEX_NAMES = {
     sp.Symbol("H", positive=True): r"\bar{H}",
     sp.Symbol("V_0", positive=True): "V",
     sp.Symbol("m_ref", real=True): r"m_{\mathrm{ref}}",
+    sp.Symbol("weight", nonnegative=True): r"\,\mathrm{weight}",
 }
 """What is printed for a symbol whose name SymPy would not print as the papers do."""
 
