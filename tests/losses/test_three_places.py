@@ -23,7 +23,6 @@ COMING = {
     "methods/ranking",
     "methods/reference_free",
     "methods/token_level",
-    "loops/self_play",
 }
 
 

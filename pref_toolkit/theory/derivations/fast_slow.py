@@ -72,7 +72,7 @@ ofs_dpo = Derivation(
 
 rank = sp.Symbol("r", integer=True, positive=True)
 k = sp.Symbol("k", integer=True)
-B_1, B_2, A_1, A_2 = (sp.Function(n, real=True) for n in ("B_1", "B_2", "{A}_1", "{A}_2"))
+B_1, B_2, A_1, A_2 = (sp.Function(n, real=True) for n in ("B_1", "B_2", r"\mathnormal{A}_1", r"\mathnormal{A}_2"))
 weight, together, apart, twice = sp.symbols("a U V W", real=True)
 
 
