@@ -28,6 +28,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
 from pref_toolkit.losses import Method
+from pref_toolkit.losses.disagreements import Disagreement
 
 PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#BF6FA0", "#7F7F7F")
 """Colour-blind-safe mid-tones after Okabe and Ito: each is at least 3:1 against the white page and the dark one."""
@@ -281,14 +282,17 @@ def slider(
     )
 
 
+def _defaults(method: Method) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in method.hyperparameters.items())
+
+
 def facts(method: Method) -> Picture:
     """A row of the table of methods as an HTML table: loss, what it reads, hyperparameters with defaults, source."""
-    defaults = ", ".join(f"{name} = {value}" for name, value in method.hyperparameters.items())
     rows = {
         "name": f"<code>{method.name}</code>",
         "loss per example": f"<code>{html.escape(method.formula)}</code>",
         "reads": ", ".join(method.needs),
-        "hyperparameters": defaults or "none",
+        "hyperparameters": _defaults(method) or "none",
         "source": html.escape(f"{method.paper}, {method.equation}"),
     }
     body = "".join(f'<tr><th scope="row">{name}</th><td>{fact}</td></tr>' for name, fact in rows.items())
@@ -331,6 +335,54 @@ def lab_table(*methods: str) -> Picture:
     head = "".join(f'<th scope="col">{title}</th>' for title in ("method", "setting", *columns))
     body = "".join(map(line, chosen))
     return Picture(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as MyST Markdown, so that its links are checked and its words are found by the book's search."""
+
+    markdown: str
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def _table(widths: str, *rows: Sequence[str]) -> Table:
+    """The first row is the header. On a phone it is hidden, and each row stands alone."""
+    lines = [":::{list-table}", ":header-rows: 1", ":class: pt-stack", f":widths: {widths}", ""]
+    lines += ["* - " + "\n  - ".join(row) for row in rows]
+    return Table("\n".join([*lines, ":::"]))
+
+
+def methods_table(methods: Mapping[str, Method]) -> Table:
+    """Every method: name and a link to its chapter, loss, what it reads and may read, defaults, source."""
+    rows = []
+    for name, method in methods.items():
+        reads = ", ".join([*method.needs, *(f"{given} (optional)" for given in method.optional)])
+        rows.append(
+            (
+                f"`{name}`, in {{doc}}`/{method.chapter}`",
+                f"`{method.formula}`",
+                _words(f"{reads}; {_defaults(method) or 'no hyperparameters'}"),
+                _words(f"{method.paper}, {method.equation}"),
+            )
+        )
+    return _table("20 34 22 24", ("method", "loss per example", "reads; defaults", "source"), *rows)
+
+
+def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:
+    """Where sources disagree: the methods, what the toolkit computes, what else goes by the name, both with a number."""
+    rows = []
+    for entry in disagreements.values():
+        ours, theirs = entry.numbers()
+        names = ", ".join(f"`{name}`" for name in entry.methods)
+        rows.append((names, f"**{ours:.4g}** {_words(entry.ours)}", f"**{theirs:.4g}** {_words(entry.theirs)}"))
+    return _table("16 42 42", ("method", "ours", "the other"), *rows)
+
+
+def _words(text: str) -> str:
+    """Plain text in Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>$|~])", r"\\\1", text)
 
 
 # Sent with every picture, because a notebook or a report has no style sheet of ours.

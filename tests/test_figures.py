@@ -12,6 +12,7 @@ import pytest
 
 from pref_toolkit import figures
 from pref_toolkit.losses import METHODS
+from pref_toolkit.losses.disagreements import DISAGREEMENTS
 
 PAGES = {"white": "#ffffff", "dark": "#121212"}
 X = np.linspace(0, 1, 50)
@@ -184,3 +185,32 @@ def test_facts_are_those_of_the_table(name: str) -> None:
     assert cells[2] == ", ".join(method.needs)
     assert all(f"{k} = {v}" in cells[3] for k, v in method.hyperparameters.items())
     assert cells[4] == f"{method.paper}, {method.equation}"
+
+
+def rows_of(table: figures.Table) -> list[list[str]]:
+    """The cells of each row but the header, as text."""
+    _, header, *rows = table._repr_markdown_().removesuffix("\n:::").split("\n* - ")
+    found = [re.sub(r"\\(.)", r"\1", row).split("\n  - ") for row in rows]
+    assert all(len(row) == len(header.split("\n  - ")) for row in found)
+    return found
+
+
+def test_the_table_of_methods_has_every_fact_of_every_method() -> None:
+    rows = rows_of(figures.methods_table(METHODS))
+    for method, (name, formula, given, source) in zip(METHODS.values(), rows, strict=True):
+        assert name == f"`{method.name}`, in {{doc}}`/{method.chapter}`"
+        assert formula == f"`{method.formula}`"
+        assert given.startswith(", ".join(method.needs))
+        assert all(f"{optional} (optional)" in given for optional in method.optional)
+        assert all(f"{k} = {v}" in given for k, v in method.hyperparameters.items())
+        assert source == f"{method.paper}, {method.equation}"
+
+
+def test_the_table_of_disagreements_has_both_numbers() -> None:
+    rows = rows_of(figures.disagreements_table(DISAGREEMENTS))
+    for entry, (names, ours, theirs) in zip(DISAGREEMENTS.values(), rows, strict=True):
+        assert names.replace("`", "").split(", ") == list(entry.methods)
+        for cell, words, number in zip((ours, theirs), (entry.ours, entry.theirs), entry.numbers(), strict=True):
+            shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
+            assert shown and shown[2] == words
+            assert float(shown[1]) == pytest.approx(number, rel=1e-3)

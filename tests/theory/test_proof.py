@@ -9,7 +9,7 @@ from pref_toolkit.theory.derivations.symbols import indicator, relu, sigma
 x, y, u = sp.symbols("x y u", real=True)
 a, b = sp.symbols("a b", positive=True)
 K = sp.Symbol("K", integer=True, positive=True)
-i = sp.Symbol("i", integer=True)
+i, j = sp.symbols("i j", integer=True)
 p = sp.Function("p", positive=True)
 q = sp.Function("q", positive=True)
 
@@ -30,6 +30,7 @@ TRUE = [
     eq(sp.Derivative(relu(a * x), x), a * indicator(x)),
     eq(sp.Sum(2 * p(i) + 3, (i, 1, K)), 2 * sp.Sum(p(i), (i, 1, K)) + 3 * K),
     eq(sp.Sum(p(i) * sp.log(p(i) / q(i)), (i, 1, K)), -sp.Sum(p(i) * sp.log(q(i) / p(i)), (i, 1, K))),
+    eq(sp.Sum(sp.Sum(p(i) * q(j), (j, 1, K)), (i, 1, K)), sp.Sum(p(i), (i, 1, K)) * sp.Sum(q(i), (i, 1, K))),
     sp.Gt(sigma(x), 0, evaluate=False),
     sp.Ge(relu(x), 0, evaluate=False),
 ]
@@ -43,6 +44,9 @@ FALSE = [
     eq(sp.Sum(p(i), (i, 1, K)), K),
     eq(sp.Sum(p(i) * q(i), (i, 1, K)), sp.Sum(p(i), (i, 1, K)) * sp.Sum(q(i), (i, 1, K))),
     eq(sp.Sum(p(i), (i, 1, K)), sp.Sum(p(i), (i, 2, K))),
+    eq(sp.Sum(sp.Sum(p(j), (j, 1, K)), (i, 1, K)), sp.Sum(p(j), (j, 1, K))),
+    eq(sp.Sum(sp.Sum(p(i * j), (j, 1, K)), (i, 1, K)), sp.Sum(p(i * j), (j, 1, K))),
+    eq(sp.Sum(p(i) * sp.Sum(p(i * j), (j, 1, K)), (i, 1, K)), sp.Sum(p(i), (i, 1, K)) * sp.Sum(p(i * i), (i, 1, K))),
     sp.Gt(x, 0, evaluate=False),
     sp.Ge(-sigma(x), 0, evaluate=False),
     sp.Gt((x - y) ** 2, 0, evaluate=False),

@@ -14,6 +14,7 @@ from pref_toolkit.theory.derivations.beyond_pairs import bco, exo, kto, odpo, s_
 from pref_toolkit.theory.derivations.derivation import Derivation, DerivationError, Step
 from pref_toolkit.theory.derivations.dpo import dpo
 from pref_toolkit.theory.derivations.dpo_gradients import displacement, dpo_nll, dpop
+from pref_toolkit.theory.derivations.fast_slow import cofs_dpo, ofs_dpo
 from pref_toolkit.theory.derivations.ipo import ipo
 from pref_toolkit.theory.derivations.one_family import (
     aot,
@@ -27,6 +28,7 @@ from pref_toolkit.theory.derivations.one_family import (
     r_dpo,
     robust_dpo,
 )
+from pref_toolkit.theory.derivations.online import online_ipo, remax, rso
 from pref_toolkit.theory.derivations.preferences import bradley_terry, plackett_luce
 from pref_toolkit.theory.derivations.ranking import click, hinge_dpo, rrhf, slic_hf
 from pref_toolkit.theory.derivations.reference_free import cpo, orpo
@@ -48,9 +50,11 @@ _BY_CHAPTER = (
     (odpo, s_dpo, exo, kto, bco),
     (cdpo, robust_dpo, r_dpo, gpo, f_dpo, discopop, nca, apo_zero, apo_down, aot),
     (spin, sppo),
+    (remax, rso, online_ipo),
+    (ofs_dpo, cofs_dpo),
 )
 
 ALL: dict[str, Derivation] = {d.name: d for chapter in _BY_CHAPTER for d in chapter}
-"""Every derivation by the name of its method, and ``rlhf`` and ``displacement``."""
+"""Every derivation by the name of its method or, as ``rlhf`` and ``displacement``, of its result."""
 
 __all__ = ["ALL", "Derivation", "DerivationError", "Step"]

@@ -7,7 +7,7 @@ a true one might be beyond the normal form, and then fails.
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
@@ -31,14 +31,22 @@ def substitute(expr: sp.Basic, rules: Rules) -> sp.Basic:
 _INDEX = sp.Symbol("_index", integer=True)
 
 
-def _pull_out(total: sp.Sum) -> sp.Expr:
-    """A sum as a combination of sums whose terms have no factor and no summand free of the index."""
-    (index, low, high) = total.limits[0]
+def _pull_out(function: sp.Expr, limits: Sequence[sp.Tuple]) -> sp.Expr:
+    """A sum as a combination of sums whose terms have no factor and no summand free of the index.
+
+    Raises:
+        NotImplementedError: for a sum over two indices that is no product of sums over one.
+    """
+    (index, low, high), *outer = limits  # SymPy writes a sum of sums as one, the innermost index first
+    own = sp.Dummy(integer=True)  # not to be taken for the index of a sum inside
     result = sp.Integer(0)
-    for term in sp.Add.make_args(sp.expand(normal(total.function.xreplace({index: _INDEX})))):
-        outside, inside = term.as_independent(_INDEX, as_Add=False)
-        result += outside * (sp.Sum(inside, (_INDEX, low, high)) if inside != 1 else high - low + 1)
-    return result
+    for term in sp.Add.make_args(sp.expand(normal(function.xreplace({index: own})))):
+        outside, inside = term.as_independent(own, as_Add=False)
+        if inside.has(sp.Sum):
+            raise NotImplementedError(f"a sum over {index} and another index does not factor")
+        total = sp.Sum(inside.xreplace({own: _INDEX}), (_INDEX, low, high)) if inside != 1 else high - low + 1
+        result += outside * total
+    return _pull_out(result, outer) if outer else result
 
 
 def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
@@ -65,7 +73,7 @@ def _log_of_factors(t: sp.Expr) -> sp.Expr:
 def normal(expr: sp.Expr) -> sp.Expr:
     """Logarithms of products become sums, sums over an index are pulled apart, and the rest is cancelled."""
     expr = sp.expand(expr.replace(sp.Pow, _as_exponential), log=False)
-    expr = expr.replace(lambda e: isinstance(e, sp.Sum), _pull_out)
+    expr = expr.replace(lambda e: isinstance(e, sp.Sum), lambda e: _pull_out(e.function, e.limits))
     expr = expr.replace(sp.log, _log_of_factors)
     expr = expr.replace(sp.Abs, lambda t: sp.Abs(sp.factor(t)))
     return sp.cancel(sp.together(sp.expand(expr)))
@@ -114,7 +122,10 @@ def refute(statement: sp.Basic, rules: Rules, assumed: Rules) -> str | None:
     left, right = opened(left), opened(right)
     if not assumed and (why := counterexample(left, right)):  # a random point need not meet an assumption
         return why
-    gap = normal(left - right).xreplace(dict(assumed))
-    if normal(gap) == 0:
-        return None
+    try:
+        gap = normal(left - right).xreplace(dict(assumed))
+        if normal(gap) == 0:
+            return None
+    except NotImplementedError as beyond:
+        return str(beyond)
     return f"left minus right does not reduce to 0 but to {sp.sstr(gap)[:200]}"

@@ -1,0 +1,115 @@
+"""Two modules on one frozen base: the gradients of OFS-DPO, and what COFS-DPO adds up."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal
+from pref_toolkit.theory.derivations.symbols import alpha, beta, r_l, r_w, sigma
+
+F_w, F_l, S_w, S_l = sp.symbols("l^{F}_{w} l^{F}_{l} l^{S}_{w} l^{S}_{l}", real=True)
+# In braces, because SymPy sorts by name: these print beta D, not D beta.
+D_F, D_S, E, R = sp.symbols("{D}_{F} {D}_{S} {E} {R}", real=True)
+fast, slow = sp.Function(r"\mathcal{L}_{F}", real=True), sp.Function(r"\mathcal{L}_{S}", real=True)
+
+ofs_dpo = Derivation(
+    name="ofs_dpo",
+    title="OFS-DPO: the gradients of the fast and of the slow module",
+    steps=(
+        define(D_F, (F_w - r_w) - (F_l - r_l), "The margin of the fast module"),
+        define(D_S, (S_w - r_w) - (S_l - r_l), "and of the slow one, over the same reference."),
+        define(E, (F_w - S_w) - (F_l - S_l), "How much more than the slow module the fast one prefers the chosen one:"),
+        equal(E, D_F - D_S, "the difference of the margins, without the reference."),
+        define(R, -sp.log(sigma(beta * E)), "Small where the fast module is ahead."),
+        define(
+            fast(F_w, F_l),
+            -sp.log(sigma(beta * D_F)) + alpha * R,
+            "The fast module's loss: DPO, and it wants to be ahead. The slow module is held fixed in it.",
+        ),
+        define(
+            slow(S_w, S_l),
+            -sp.log(sigma(beta * D_S)) - alpha * R,
+            "The slow module's: DPO, and it wants the opposite. Here the fast one is held fixed.",
+        ),
+        equal(
+            sp.Derivative(fast(F_w, F_l), F_w),
+            -beta * sigma(-beta * D_F) - alpha * beta * sigma(-beta * E),
+            "The fast module's chosen response is lifted by DPO and by the race,",
+        ),
+        equal(
+            sp.Derivative(fast(F_w, F_l), F_l),
+            beta * sigma(-beta * D_F) + alpha * beta * sigma(-beta * E),
+            "its rejected one lowered as hard.",
+        ),
+        equal(
+            sp.Derivative(slow(S_w, S_l), S_w),
+            -beta * sigma(-beta * D_S) - alpha * beta * sigma(-beta * E),
+            "The slow module is pulled the same way, and by the race exactly as hard:",
+        ),
+        equal(
+            sp.Derivative(slow(S_w, S_l), S_l),
+            beta * sigma(-beta * D_S) + alpha * beta * sigma(-beta * E),
+            "the race speeds up both, most where the slow module is ahead.",
+        ),
+        equal(fast(S_w, S_l), -sp.log(sigma(beta * D_S)) + alpha * sp.log(2), "Where both agree the losses differ,"),
+        equal(
+            sp.Subs(sp.Derivative(fast(F_w, F_l), F_w), (F_w, F_l), (S_w, S_l)),
+            -beta * sigma(-beta * D_S) - alpha * beta / 2,
+            "but the fast module's gradient is this,",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(slow(S_w, S_l), S_w), (S_w, S_l), (F_w, F_l)),
+            -beta * sigma(-beta * D_F) - alpha * beta / 2,
+            "and the slow one's the same. Only different learning rates part them.",
+        ),
+        argue(
+            r"D_S \to \infty:\quad \mathcal{L}_{S} \to -\infty \quad\text{if}\quad \alpha > 0",
+            "Without bound: as the slow module runs ahead of a fixed fast one, $-\\alpha R$ falls linearly.",
+        ),
+    ),
+    assumptions=("The losses as we read the paper's equations 3 to 6; nobody here has checked them against its text.",),
+)
+
+rank = sp.Symbol("r", integer=True, positive=True)
+k = sp.Symbol("k", integer=True)
+B_1, B_2, A_1, A_2 = (sp.Function(n, real=True) for n in ("B_1", "B_2", r"\mathnormal{A}_1", r"\mathnormal{A}_2"))
+weight, together, apart, twice = sp.symbols("a U V W", real=True)
+
+
+def over_rank(term: sp.Expr) -> sp.Sum:
+    return sp.Sum(term, (k, 1, rank))
+
+
+cofs_dpo = Derivation(
+    name="cofs_dpo",
+    title="COFS-DPO: add up the weight updates, not their factors",
+    steps=(
+        define(
+            together,
+            over_rank(weight * B_1(k) * A_1(k) + (1 - weight) * B_2(k) * A_2(k)),
+            "One entry of $a B_1 A_1 + (1 - a) B_2 A_2$, the weighted sum of two domains' updates of rank $r$: "
+            "$B(k)$ runs along a row of $B$, $A(k)$ down a column of $A$.",
+        ),
+        define(
+            apart,
+            over_rank((weight * B_1(k) + (1 - weight) * B_2(k)) * (weight * A_1(k) + (1 - weight) * A_2(k))),
+            "The same entry, if the factors are averaged apart and then multiplied.",
+        ),
+        equal(
+            together - apart,
+            weight * (1 - weight) * over_rank((B_1(k) - B_2(k)) * (A_1(k) - A_2(k))),
+            "They differ, unless one of the factors is shared or one weight is zero.",
+        ),
+        define(
+            twice,
+            over_rank((weight * B_1(k) - (1 - weight) * B_1(k)) * (weight * A_1(k) - (1 - weight) * A_1(k))),
+            "Let both domains have found the same update, the second as $(-B_1)(-A_1)$. Averaged apart",
+        ),
+        equal(
+            twice,
+            (2 * weight - 1) ** 2 * over_rank(B_1(k) * A_1(k)),
+            "the update shrinks, and with equal weights it is gone. Their sum is the update.",
+        ),
+    ),
+    assumptions=("Two domains, with weights $a$ and $1 - a$; more work alike.",),
+)

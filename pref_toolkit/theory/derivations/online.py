@@ -1,0 +1,160 @@
+"""Methods that draw from the policy: the policy gradient and its baseline, what RSO keeps, where online IPO rests."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal
+from pref_toolkit.theory.derivations.symbols import D, beta, tau
+
+K = sp.Symbol("K", integer=True, positive=True)
+y, i, j = sp.symbols("y i j", integer=True)
+Z, A = sp.symbols("Z A", positive=True)
+t, b, M, h, p, log_ratio = sp.symbols("t b M h p rho", real=True)
+best_b, mean_rho = sp.symbols(r"b^{*} \bar{\rho}", real=True)
+ref, kept, best, accept, mu = (
+    sp.Function(n, positive=True) for n in (r"\mathrm{ref}", r"\pi_{\mathrm{kept}}", r"\pi^{*}", "a", r"\mu")
+)
+r, z, g, w, rho, J = (sp.Function(n, real=True) for n in ("r", "z", "g", "w", r"\rho", "J"))
+pi, score = sp.Function(r"\pi", positive=True), sp.Function(r"\psi", real=True)
+partition, chance = sp.Function("Z", positive=True), sp.Function("p", positive=True)
+label, expected = sp.Function("q", real=True), sp.Function(r"\mathcal{E}", real=True)
+second, length = sp.Function("V", real=True), sp.Function("n", positive=True)
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    return sp.Sum(term, (index, 1, K))
+
+
+drawn = score(y, t)
+remax = Derivation(
+    name="remax",
+    title="ReMax: a baseline that does not look at the sampled response costs no bias",
+    steps=(
+        define(
+            partition(t),
+            over(y, sp.exp(z(y) + t * g(y))),
+            "A parameter $t$ of a softmax moves the logit of response $y$ by $g(y)$.",
+        ),
+        define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "The policy."),
+        define(score(y, t), g(y) - over(i, pi(i, t) * g(i)), "The logit's slope, less its mean under the policy,"),
+        equal(sp.Derivative(sp.log(pi(y, t)), t), score(y, t), "is the slope of the log-probability, the score."),
+        equal(over(y, pi(y, t) * drawn), sp.Integer(0), "Its mean is zero: what one response gains, others lose."),
+        define(J(t), over(y, pi(y, t) * r(y)), "The expected reward"),
+        equal(
+            sp.Derivative(J(t), t),
+            over(y, pi(y, t) * r(y) * drawn),
+            "has a slope that is a mean over responses drawn from the policy: REINFORCE.",
+        ),
+        equal(
+            over(y, pi(y, t) * (r(y) - b) * drawn),
+            over(y, pi(y, t) * r(y) * drawn),
+            "Any number $b$ may be taken off the reward, as long as it is the same for every draw. ReMax takes the "
+            "reward of the greedy response.",
+        ),
+        define(
+            second(b),
+            over(y, pi(y, t) * (r(y) - b) ** 2 * length(y)),
+            "With many parameters, let $n(y)$ be the squared length of the score. This is the mean squared length of "
+            "the estimate from one draw: its variance, but for the squared length of its mean, which $b$ leaves alone.",
+        ),
+        define(
+            best_b,
+            over(y, pi(y, t) * r(y) * length(y)) / over(y, pi(y, t) * length(y)),
+            "The mean reward, each response weighted by $n(y)$ as well,",
+        ),
+        equal(
+            second(b),
+            second(best_b) + (b - best_b) ** 2 * over(y, pi(y, t) * length(y)),
+            "is the best baseline. With any other the variance grows by the square of the distance: a baseline can "
+            "also do harm.",
+        ),
+    ),
+    assumptions=(
+        "One prompt with a finite number $K$ of responses, and one parameter at a time. To first order, which is all a "
+        "gradient sees, any parameter moves the logits linearly.",
+    ),
+)
+
+rso = Derivation(
+    name="rso",
+    title="RSO: what rejection sampling keeps",
+    steps=(
+        define(
+            accept(y),
+            sp.exp((r(y) - M) / beta),
+            "A response drawn from the reference is kept with this probability; $M$ is the highest reward.",
+        ),
+        argue(r"a(y) \le 1 \quad\text{as}\quad r(y) \le M", "It is a probability, if no response has a higher reward."),
+        define(A, over(y, ref(y) * accept(y)), "The share of draws that is kept,"),
+        define(kept(y), ref(y) * accept(y) / A, "and how those that are kept are distributed."),
+        define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "The partition function of RLHF"),
+        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "and its optimum."),
+        equal(over(y, kept(y)), sp.Integer(1), "What is kept is a distribution:"),
+        equal(kept(y), best(y), "the optimum of RLHF, without a policy being trained. $M$ is no part of it,"),
+        equal(
+            A,
+            sp.exp((beta * sp.log(Z) - M) / beta),
+            "it only costs draws: the share kept falls with the distance from $M$ to $\\beta \\log Z$, the value of "
+            "the optimum.",
+        ),
+        argue(
+            r"\beta \to \infty:\; a \to 1, \qquad \beta \to 0:\; a(y) \to 0 \text{ where } r(y) < M",
+            "A large $\\beta$ keeps every draw, a small one only the best response.",
+        ),
+    ),
+    assumptions=(
+        "One prompt with a finite number $K$ of responses, rewards known, draws with replacement and without end.",
+    ),
+)
+
+online_ipo = Derivation(
+    name="online_ipo",
+    title="Online IPO and IPO-MD: where the policy comes to rest",
+    steps=(
+        define(h, 1 / (2 * tau), "IPO's target for the margin."),
+        define(
+            label(D, p),
+            p * (D - h) ** 2 + (1 - p) * (-D - h) ** 2,
+            "IPO's loss of two responses at margin $D$, of which the first is preferred with probability $p$, in the "
+            "mean over the label.",
+        ),
+        equal(label(-D, 1 - p), label(D, p), "It does not matter which of the two is named first."),
+        assume(over(j, mu(j)), sp.Integer(1), "Both responses of a pair are drawn from $\\mu$, whatever that is."),
+        define(
+            expected(log_ratio),
+            over(j, mu(j) * label(log_ratio - rho(j), chance(i, j))),
+            "What response $i$ meets when its log-ratio is $\\rho$: an opponent $j$ from $\\mu$. Through the draws "
+            "themselves no gradient flows.",
+        ),
+        define(w(i), over(j, chance(i, j) * mu(j)), "How often $i$ beats a draw from $\\mu$."),
+        define(mean_rho, over(j, mu(j) * rho(j)), "The mean log-ratio of a draw."),
+        equal(
+            sp.Derivative(expected(log_ratio), log_ratio),
+            2 * (log_ratio - mean_rho) - (2 * w(i) - 1) / tau,
+            "The slope in the log-ratio of $i$.",
+        ),
+        equal(
+            sp.Subs(
+                sp.Derivative(expected(log_ratio), log_ratio), log_ratio, mean_rho + (w(i) - sp.Rational(1, 2)) / tau
+            ),
+            sp.Integer(0),
+            "It is zero for every response $i$ where each log-ratio is $w(i) / \\tau$, up to one constant.",
+        ),
+        argue(
+            r"\sum_i \mu(i)\, w(i) = \tfrac12 \quad\text{since}\quad p(i, j) + p(j, i) = 1",
+            "Such log-ratios exist: their mean under $\\mu$ is $\\bar\\rho$, as it has to be, because of two draws from $\\mu$ "
+            "each is the winner half the time.",
+        ),
+        argue(
+            r"\pi(i) \;\propto\; \mathrm{ref}(i)\, e^{w(i) / \tau}",
+            "So there the policy is the reference tilted by the chance to beat $\\mu$. With $\\mu$ fixed this is "
+            "IPO's optimum; with $\\mu = \\pi$ it is online IPO's, with the mixture of $\\pi$ and the reference "
+            "IPO-MD's. In the last two $w$ depends on $\\pi$, and the line is an equation to be solved.",
+        ),
+    ),
+    assumptions=(
+        "One prompt with a finite number $K$ of responses, a tabular policy, and the population of pairs.",
+        "Pairs are drawn anew all the time, but no gradient flows through the draw.",
+    ),
+)
