@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pref_toolkit.data.batches import Batch, micro_batches, pack, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
-from pref_toolkit.training import attention
+from pref_toolkit.training import attention, layers
 from pref_toolkit.training.head import Head
 from pref_toolkit.training.models import ModelError
 
@@ -48,30 +48,41 @@ class Scorer(nn.Module):
         longest: most tokens in a prompt + response that will be scored.
         route: which way to take.
         reward_head: a linear map from hidden states to one reward, for a reward model.
+        gradient_checkpointing: run each layer again in the backward rather than keep what it computed.
 
     Attributes:
         route: the way taken.
         obstacle: why not a faster one, or None.
         head: how logits are made in chunks, or None where the model's own must be asked for.
+        trimmed: whether the last layer is run for scored positions only.
     """
 
     def __init__(
-        self, model: nn.Module, longest: int, route: Route = "auto", reward_head: nn.Linear | None = None
+        self,
+        model: nn.Module,
+        longest: int,
+        route: Route = "auto",
+        reward_head: nn.Linear | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.reward_head = reward_head
         self.longest = longest
         self.head: Any = self._head()
+        self.trimmed = False
         self.obstacle: str | None = None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
             found = self._obstacle(longest)
             if found is None:
-                return
+                break
             self.obstacle = found
-        if route != "auto":
-            raise ValueError(f"route {route!r} is not possible here: {self.obstacle}")
+            if route != "auto":
+                raise ValueError(f"route {route!r} is not possible here: {found}")
+        self.trimmed = self.route != "rows" and self._can_trim()
+        if gradient_checkpointing:
+            layers.recompute(self._base())
 
     def collate(self, examples: Sequence[Encoded]) -> Batch:
         """The layout of the route taken. A reward is read after the last token, so a token more must follow it."""
@@ -160,14 +171,15 @@ class Scorer(nn.Module):
 
     def _hidden(self, batch: Batch) -> Tensor:
         """``(N, H)`` hidden states of the scored positions."""
-        hidden = self._base().base_model(**self._inputs(batch)).last_hidden_state
-        return hidden.flatten(0, 1)[batch.scored]
+        hidden = self._base().base_model(**self._inputs(batch)).last_hidden_state.flatten(0, 1)
+        return hidden if self.trimmed else hidden[batch.scored]
 
     def _logits(self, batch: Batch) -> Tensor:
         """``(N, V)`` logits of the scored positions."""
         if self.route == "rows":
             return self.model(**self._inputs(batch)).logits.flatten(0, 1)[batch.scored]
-        return self.model(logits_to_keep=batch.scored, **self._inputs(batch)).logits[0]
+        scored = 0 if self.trimmed else batch.scored
+        return self.model(logits_to_keep=scored, **self._inputs(batch)).logits[0]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """What the model is called with on the route taken."""
@@ -175,12 +187,18 @@ class Scorer(nn.Module):
         if self.route == "rows":
             return inputs | {"attention_mask": batch.present}
         inputs["position_ids"] = batch.position_ids
+        if self.trimmed:
+            inputs["kept"] = batch.scored
         if self.route == "segments":
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
-            nothing = torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)
-            return inputs | {"attention_mask": nothing, "segments": batch.segments}
+            assert batch.segments is not None
+            device = batch.input_ids.device
+            return inputs | {
+                "attention_mask": torch.zeros(1, 1, 1, 1, device=device),
+                "attend": self._way(batch.segments, device),
+            }
         # Additive, because eager attention would add a boolean mask as zeros and ones.
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = self._dtype()
         zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
         return inputs | {"attention_mask": zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]}
 
@@ -197,6 +215,7 @@ class Scorer(nn.Module):
         before = config._attn_implementation
         if self.route == "segments":
             self._attend_with(attention.SEGMENTS)
+            self._way = attention.fastest(config.get_text_config(), next(self.model.parameters()).device, self._dtype())
         obstacle = self._trial()
         if obstacle is not None and self.route == "segments":
             self._attend_with(before)
@@ -205,13 +224,40 @@ class Scorer(nn.Module):
     def _attend_with(self, implementation: str) -> None:
         self._base().set_attn_implementation(implementation)
 
+    def _dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    def _random(self) -> tuple[list[Encoded], list[Encoded]]:
+        """Random tokens to try the model out with: two prompts with the same two responses."""
+        random = torch.Generator().manual_seed(0)
+        draw = lambda n: torch.randint(self.model.config.vocab_size, (n,), generator=random).tolist()
+        responses = [draw(5), draw(6)]
+        one, other = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
+        return one, other
+
+    def _can_trim(self) -> bool:
+        """Whether the last layer gives the same where it is asked for scored positions only; it is then changed so."""
+        layer = layers.last_layer(self._base())
+        if layer is None:
+            return False
+        layers.scored_only(layer)
+        batch = pack(self._random()[0]).to(next(self.model.parameters()).device)
+        with evaluation(self.model):
+            whole = self._hidden(batch)
+            try:
+                self.trimmed = True
+                trimmed = self._hidden(batch)
+            except (TypeError, ValueError, RuntimeError):
+                return False
+            finally:
+                self.trimmed = False
+        same = trimmed.shape == whole.shape
+        return same and float((trimmed - whole).norm()) < torch.finfo(whole.dtype).eps ** 0.5 * float(whole.norm())
+
     def _trial(self) -> str | None:
         """Score random tokens shared and alone; they must differ far less than two prompts do."""
         config: Any = self.model.config
-        random = torch.Generator().manual_seed(0)
-        draw = lambda n: torch.randint(config.vocab_size, (n,), generator=random).tolist()
-        responses = [draw(5), draw(6)]
-        examples, others = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
+        examples, others = self._random()
         device = next(self.model.parameters()).device
         route = self.route
         with evaluation(self.model):
