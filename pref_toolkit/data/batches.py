@@ -69,7 +69,23 @@ def packed_length(example: Encoded) -> int:
 
 
 def micro_batches(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
-    """Examples in order, in groups of at most ``tokens`` tokens; a longer example goes alone."""
+    """Examples in order, in groups of at most ``tokens`` tokens; a longer example goes alone.
+
+    In order no fewer groups would do, and these are the most even of as many: the largest is as small as it can be.
+    """
+    groups = _in_order(examples, tokens)
+    low, high = 0, tokens
+    while high - low > 1:
+        middle = (low + high) // 2
+        closer = _in_order(examples, middle)
+        if len(closer) == len(groups):
+            high, groups = middle, closer
+        else:
+            low = middle
+    return groups
+
+
+def _in_order(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
     groups: list[list[Encoded]] = []
     used = tokens + 1
     for example in examples:

@@ -1,12 +1,19 @@
 """Attention over packed rows, segment by segment: work only where a token may look.
 
-A response sees its prompt and itself. A mask over the whole sequence says so too, and costs its square; here each prompt
-and each response is one call of the library's kernel with just the keys it sees. Registered with transformers under
-:data:`SEGMENTS`; the segments travel through the model's forward as a keyword.
+A response sees its prompt and itself. A mask over the whole sequence says so too, and costs its square. Here a prompt or a
+response, a segment, meets just the keys it sees, in one of three ways: ``by_segment`` calls the library's kernel once for
+each; ``by_varlen`` calls a kernel for sequences of unequal lengths once for all; ``by_flex`` calls a kernel that leaves out
+blocks no token may look at. The last two are for CUDA, where :func:`fastest` tries them out; no GPU has run them yet.
+
+What depends on the batch alone is made once, before the layers: each way returns the function that the layers call. It travels
+through the model's forward as the keyword ``attend`` to what is registered with transformers under :data:`SEGMENTS`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -20,6 +27,10 @@ from pref_toolkit.data.batches import Segments
 
 SEGMENTS = "pref_toolkit_segments"
 
+Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
+"""Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
+Way = Callable[[Segments, torch.device], Attend]
+
 
 def segment_attention(
     module: Any,
@@ -30,18 +41,18 @@ def segment_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     softcap: float | None = None,
-    segments: Segments | None = None,
+    attend: Attend | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """Attention of one packed sequence; without ``segments`` (in generation, say) the library's own.
+    """Attention of one packed sequence; without ``attend`` (in generation, say) the library's own.
 
     Args:
         query: ``(1, heads, T, size)``.
         key, value: ``(1, key heads, T, size)``; each key head serves a group of query heads.
-        attention_mask: not read where there are segments.
+        attention_mask: not read where there is ``attend``.
         scaling: factor of the products; ``1 / sqrt(size)`` if not given.
-        dropout, softcap: not supported where there are segments.
-        segments: the rows of the sequence, in order and without gaps.
+        dropout, softcap: not supported where there is ``attend``.
+        attend: what knows the segments of the sequence.
 
     Returns:
         ``(1, T, heads, size)`` and None, as transformers wants it.
@@ -49,34 +60,137 @@ def segment_attention(
     Raises:
         ValueError: for an architecture that caps attention scores, or attention dropout that was not switched off.
     """
-    if segments is None:
+    if attend is None:
         return sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, softcap=softcap, **kwargs
         )
     if dropout or softcap is not None:
         raise ValueError("attention by segments has no dropout and no cap on its scores")
-    grouped: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scaling}
-    parts = []
+    return attend(query, key, value, scaling), None
+
+
+def by_segment(segments: Segments, device: torch.device) -> Attend:
+    """The library's kernel, once for each segment."""
+    # The i-th token of a response sees the whole prompt and the response up to itself.
+    sees = lambda prompt, own: torch.ones(own, prompt + own, dtype=torch.bool, device=device).tril(prompt)
+    masks = [[sees(end - start, last - first) for first, last in responses] for start, end, responses in segments]
+    sizes = [last - first for start, end, responses in segments for first, last in [(start, end), *responses]]
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        how: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scale}
+        # One split: the gradient of a slice would be a tensor of the whole sequence, for every segment.
+        pieces = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)))
+        parts = []
+        for of_responses in masks:
+            q, prompt_k, prompt_v = next(pieces)
+            parts.append(scaled_dot_product_attention(q, prompt_k, prompt_v, is_causal=True, **how))
+            for mask in of_responses:
+                q, k, v = next(pieces)
+                if len(mask):
+                    k, v = torch.cat([prompt_k, k], dim=2), torch.cat([prompt_v, v], dim=2)
+                    parts.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, **how))
+        return torch.cat([part.transpose(1, 2) for part in parts], dim=1)
+
+    return attend
+
+
+def by_varlen(segments: Segments, device: torch.device) -> Attend:
+    """A kernel for sequences of unequal lengths, once: each segment is one, a response's keys its prompt's and its own.
+
+    The last query of a sequence must meet its last key (causal, aligned at the bottom right), which :func:`fastest` checks.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    keys: list[int] = []
+    query_ends, key_ends = [0], [0]
     for start, end, responses in segments:
-        prompt_key, prompt_value = key[:, :, start:end], value[:, :, start:end]
-        parts.append(
-            scaled_dot_product_attention(query[:, :, start:end], prompt_key, prompt_value, is_causal=True, **grouped)
+        for first, last in [(start, end), *((f, t) for f, t in responses if f < t)]:
+            keys += [*(range(start, end) if first >= end else ()), *range(first, last)]
+            query_ends.append(last)
+            key_ends.append(len(keys))
+    longest = lambda ends: max(b - a for a, b in pairwise(ends))
+    index = torch.tensor(keys, device=device)
+    bounds = [torch.tensor(ends, dtype=torch.int32, device=device) for ends in (query_ends, key_ends)]
+    lengths = [longest(query_ends), longest(key_ends)]
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        grouped = k.shape[1] != q.shape[1]
+        out: Any = varlen_attn(
+            q.contiguous(), k[index], v[index], *bounds, *lengths, scale=scale, window_size=(-1, 0), enable_gqa=grouped
         )
+        return out[None]
+
+    return attend
+
+
+def by_flex(segments: Segments, device: torch.device) -> Attend:
+    """A compiled kernel that skips the blocks of the sequence's square where no token may look."""
+    from torch.nn.attention.flex_attention import create_block_mask
+
+    total = max(last for start, end, responses in segments for _, last in [(start, end), *responses])
+    # Segments by number; the prompt of a response's tokens, and -1 for those of a prompt, which have no other to see.
+    own, prompt = torch.zeros(2, total, dtype=torch.long).unbind()
+    number = 0
+    for start, end, responses in segments:
+        own[start:end], prompt[start:end], of_prompt = number, -1, number
         for first, last in responses:
-            if first == last:
-                continue
-            # The i-th token of the response sees the whole prompt and the response up to itself.
-            sees = torch.ones(last - first, end - start + last - first, dtype=torch.bool, device=query.device)
-            parts.append(
-                scaled_dot_product_attention(
-                    query[:, :, first:last],
-                    torch.cat([prompt_key, key[:, :, first:last]], dim=2),
-                    torch.cat([prompt_value, value[:, :, first:last]], dim=2),
-                    attn_mask=sees.tril(end - start),
-                    **grouped,
-                )
-            )
-    return torch.cat(parts, dim=2).transpose(1, 2).contiguous(), None
+            number += 1
+            own[first:last], prompt[first:last] = number, of_prompt
+        number += 1
+    own, prompt = own.to(device), prompt.to(device)
+
+    def may_see(_: Tensor, __: Tensor, q: Tensor, k: Tensor) -> Tensor:
+        return ((own[q] == own[k]) & (q >= k)) | (prompt[q] == own[k])
+
+    blocks = create_block_mask(may_see, None, None, total, total, device=device)
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        grouped = key.shape[1] != query.shape[1]
+        out: Tensor = _flex(device.type)(query, key, value, block_mask=blocks, scale=scale, enable_gqa=grouped)
+        return out.transpose(1, 2)
+
+    return attend
+
+
+@cache
+def _flex(device: str) -> Any:
+    from torch.nn.attention.flex_attention import flex_attention
+
+    return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
+
+
+def fastest(config: Any, device: torch.device, dtype: torch.dtype) -> Way:
+    """The way to take on a device: on CUDA the first of ``by_varlen``, ``by_flex`` that agrees with ``by_segment`` there.
+
+    Args:
+        config: of the model, for the shapes of its attention.
+        device, dtype: where its weights are and what they are.
+    """
+    if device.type != "cuda":
+        return by_segment
+    heads = config.num_attention_heads
+    size = getattr(config, "head_dim", None) or config.hidden_size // heads
+    return next((way for way in (by_varlen, by_flex) if agrees(way, heads, size, config, device, dtype)), by_segment)
+
+
+def agrees(way: Way, heads: int, size: int, config: Any, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a way gives the outputs and gradients of ``by_segment`` on random numbers."""
+    segments: Segments = [(0, 40, [(40, 43), (43, 60)]), (60, 61, [(61, 61), (61, 101)])]
+    random = torch.Generator().manual_seed(0)
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
+    shapes = [(1, n, 101, size) for n in (heads, key_heads, key_heads)] + [(1, 101, heads, size)]
+    *inputs, outer = (torch.randn(s, generator=random).to(device, dtype) for s in shapes)
+    results = []
+    for candidate in (by_segment, way):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        try:
+            out = candidate(segments, device)(*leaves, None)
+            results.append([out.detach(), *torch.autograd.grad(out, leaves, outer)])
+        except Exception:  # whatever a kernel says that does not know the device, type or shape
+            return False
+    error = lambda a, b: float((a.float() - b.float()).norm() / b.float().norm())
+    return all(error(mine, plain) < torch.finfo(dtype).eps ** 0.5 for plain, mine in zip(*results))
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)

@@ -32,6 +32,7 @@ class TrainConfig:
         save_every: updates between checkpoints.
         keep: newest checkpoints to keep.
         route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
+        gradient_checkpointing: run each layer again in the backward rather than keep what it computed: less memory, more time.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
         on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
         log_with: also send the metrics to this tracker, through accelerate.
@@ -58,6 +59,7 @@ class TrainConfig:
     save_every: int = 100
     keep: int = 2
     route: Literal["auto", "segments", "mask", "rows"] = "auto"
+    gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
     on_bad_row: Literal["stop", "skip"] = "stop"
     log_with: Literal["tensorboard", "wandb"] | None = None

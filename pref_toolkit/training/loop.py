@@ -101,7 +101,7 @@ def train(
     shown = [] if inputs.trains_rewards else run.fitting(held_out or training, policy.config, config)[: config.samples]
     longest = max(run.longest(encoded), max((len(e.prompt) + config.sample_tokens for e in shown), default=0))
     reward_head = models.new_reward_head(policy) if inputs.trains_rewards else None
-    scorer = Scorer(policy, longest, config.route, reward_head)
+    scorer = Scorer(policy, longest, config.route, reward_head, config.gradient_checkpointing)
     weights = models.trainable(policy)
     if reward_head is not None:
         weights["reward_head.weight"] = reward_head.weight

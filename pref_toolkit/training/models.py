@@ -175,6 +175,8 @@ def with_adapters(model: Any, *, rank: int, alpha: int | None, dropout: float) -
 def _quiet_peft() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft 0.21 reads a name that transformers 5.23 has renamed
+        # It then sets this to what GPT-2's layers need.
+        warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         yield
 
 

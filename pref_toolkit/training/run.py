@@ -29,7 +29,7 @@ from pref_toolkit.training.config import TrainConfig
 # A run may be continued with other values of these: they change what is written or how far, not what is computed.
 FREE = {
     *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
-    *("route", "save_every", "keep", "on_bad_row", "log_with"),
+    *("route", "gradient_checkpointing", "save_every", "keep", "on_bad_row", "log_with"),
 }
 
 

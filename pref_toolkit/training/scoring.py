@@ -10,13 +10,13 @@ from typing import Any, Literal
 import torch
 from peft import PeftModel
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 from tqdm import tqdm
 
 from pref_toolkit.data.batches import Batch, micro_batches, pack, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
-from pref_toolkit.training import attention
+from pref_toolkit.training import attention, layers
+from pref_toolkit.training.head import Head
 from pref_toolkit.training.models import ModelError
 
 READINGS = {
@@ -30,8 +30,6 @@ READINGS = {
 }
 """What one forward can say of each response, in nats; ``(B, K)``."""
 DISTRIBUTIONS = {"entropies", "log_weights", "sequence_kls"}
-LOGITS_AT_ONCE = 2**24
-"""Distributions are read in chunks of so many numbers: 64 MiB in float32."""
 
 Route = Literal["auto", "segments", "mask", "rows"]
 """How responses travel: packed behind their prompt, with attention by segments or through a mask; or a row to each."""
@@ -40,37 +38,51 @@ Route = Literal["auto", "segments", "mask", "rows"]
 class Scorer(nn.Module):
     """A causal language model that answers with summed response log-probabilities.
 
-    ``rows`` is the plain way: every response behind its own copy of the prompt, padded. ``mask`` shares the prompts through
-    a mask over the whole sequence. ``segments`` is ``mask`` without the waste. All three give the same numbers;
-    ``auto`` takes the fastest that the architecture allows, which is tried out once on random tokens.
+    ``rows`` is the plain way, what the others are tested against: every response behind its own copy of the prompt, padded,
+    the model's own logits, ``log_softmax``. ``mask`` shares the prompts through a mask over the whole sequence and makes logits
+    of scored positions only, in chunks. ``segments`` is ``mask`` without the waste in attention. All three give the same
+    numbers; ``auto`` takes the fastest that the architecture allows, which is tried out once on random tokens.
 
     Args:
         model: any causal language model of transformers, or a PeftModel around one.
         longest: most tokens in a prompt + response that will be scored.
         route: which way to take.
         reward_head: a linear map from hidden states to one reward, for a reward model.
+        gradient_checkpointing: run each layer again in the backward rather than keep what it computed.
 
     Attributes:
         route: the way taken.
         obstacle: why not a faster one, or None.
+        head: how logits are made in chunks, or None where the model's own must be asked for.
+        trimmed: whether the last layer is run for scored positions only.
     """
 
     def __init__(
-        self, model: nn.Module, longest: int, route: Route = "auto", reward_head: nn.Linear | None = None
+        self,
+        model: nn.Module,
+        longest: int,
+        route: Route = "auto",
+        reward_head: nn.Linear | None = None,
+        gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.reward_head = reward_head
         self.longest = longest
+        self.head: Any = self._head()
+        self.trimmed = False
         self.obstacle: str | None = None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
             found = self._obstacle(longest)
             if found is None:
-                return
+                break
             self.obstacle = found
-        if route != "auto":
-            raise ValueError(f"route {route!r} is not possible here: {self.obstacle}")
+            if route != "auto":
+                raise ValueError(f"route {route!r} is not possible here: {found}")
+        self.trimmed = self.route != "rows" and self._can_trim()
+        if gradient_checkpointing:
+            layers.recompute(self._base())
 
     def collate(self, examples: Sequence[Encoded]) -> Batch:
         """The layout of the route taken. A reward is read after the last token, so a token more must follow it."""
@@ -90,10 +102,10 @@ class Scorer(nn.Module):
         """
         wanted = set(readings)
         values: dict[str, Tensor] = {}
-        if wanted <= {"sums", "heads"}:
+        if wanted <= {"sums", "heads"} and (self.route == "rows" or self.head is None):
             logits = self._logits(batch)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            values["logps"] = logits.gather(-1, batch.targets[:, None])[:, 0] - logits.logsumexp(-1)
+            log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
+            values["logps"] = log_p.gather(-1, batch.targets[:, None])[:, 0]
         else:
             hidden = self._hidden(batch)
             if "hidden" in wanted:
@@ -102,53 +114,16 @@ class Scorer(nn.Module):
                 assert self.reward_head is not None
                 last = hidden[batch.tokens.flatten().cumsum(0) - 1]
                 values["rewards"] = self.reward_head(last.to(self.reward_head.weight.dtype)).view(batch.tokens.shape)
-            if wanted - {"hidden", "rewards"}:
-                values |= self._distributions(hidden, batch.targets, wanted & DISTRIBUTIONS, reference_hidden)
+            if wanted & DISTRIBUTIONS:
+                self.check_head()
+                values |= self.head.distributions(hidden, batch.targets, wanted & DISTRIBUTIONS, reference_hidden)
+            elif wanted & {"sums", "heads"}:
+                values["logps"] = self.head.logps(hidden, batch.targets)
         return {name: _of_responses(name, values, batch) for name in readings}
-
-    def _distributions(
-        self, hidden: Tensor, targets: Tensor, wanted: set[str], reference_hidden: Tensor | None
-    ) -> dict[str, Tensor]:
-        """``(N,)`` log-probabilities and what is wanted of whole distributions, which exist a chunk at a time.
-
-        Where a gradient is needed, a chunk is made again on the way back rather than kept.
-        """
-        head = self._head()
-
-        def log_softmax(states: Tensor) -> Tensor:
-            logits = head(states)
-            return logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
-
-        def read(states: Tensor, tokens: Tensor, reference_states: Tensor | None) -> dict[str, Tensor]:
-            log_p = log_softmax(states)
-            values = {"logps": log_p.gather(-1, tokens[:, None])[:, 0]}
-            if "entropies" in wanted:
-                values["entropies"] = -(log_p.exp() * log_p).sum(-1)
-            if "log_weights" in wanted:
-                detached = log_p.detach()
-                values["log_weights"] = values["logps"].detach() - (2 * detached).logsumexp(-1)
-            if reference_states is not None:
-                with torch.no_grad():
-                    log_r = log_softmax(reference_states)
-                values["sequence_kls"] = (log_r.exp() * (log_r - log_p)).sum(-1)
-            return values
-
-        size = max(1, LOGITS_AT_ONCE // int(head.weight.shape[0]))
-        parts = []
-        for start in range(0, len(hidden), size):
-            chunk = slice(start, start + size)
-            beside = reference_hidden[chunk] if reference_hidden is not None else None
-            arguments = hidden[chunk], targets[chunk], beside
-            parts.append(
-                checkpoint(read, *arguments, use_reentrant=False, preserve_rng_state=False)
-                if torch.is_grad_enabled()
-                else read(*arguments)
-            )
-        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
 
     def vocabulary(self) -> int:
         """Number of tokens that the model's distributions range over."""
-        return int(self._head().weight.shape[0])
+        return int(self._base().get_output_embeddings().weight.shape[0])
 
     def check_head(self) -> None:
         """Whether distributions can be read in chunks: the model's logits must be its output layer's.
@@ -156,33 +131,55 @@ class Scorer(nn.Module):
         Raises:
             ModelError: for an architecture that changes its logits after the output layer.
         """
-        config: Any = self.model.config
-        example = Encoded([1, 2, 3], [[4, 5, 6]], where="trial")
-        batch = self.collate([example]).to(next(self.model.parameters()).device)
-        with evaluation(self.model):
-            logits, made = self._logits(batch), self._head()(self._hidden(batch))
-        if not torch.allclose(logits, made, rtol=1e-3, atol=1e-3):
+        if self.head is None:
             raise ModelError(
-                f"{config.model_type} changes its logits after the output layer, so its whole distributions cannot be "
-                "read in chunks; choose a method that reads log-probabilities only"
+                f"{self.model.config.model_type} changes its logits after the output layer, so its whole distributions "
+                "cannot be read in chunks; choose a method that reads log-probabilities only"
             )
-
-    def _head(self) -> Any:
-        return self._base().get_output_embeddings()
 
     def _base(self) -> Any:
         return self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
 
+    def _head(self) -> Head | None:
+        """How logits are made of the last hidden states, or None if the model does more than :class:`Head` knows.
+
+        One forward of a few tokens tells: what enters the output layer and what the model returns must be the same bits.
+        """
+        model, base = self._base(), self._base().base_model
+        layer = model.get_output_embeddings()
+        if layer is None:
+            return None
+        head = Head(layer, getattr(model.config.get_text_config(), "final_logit_softcapping", None))
+        seen: dict[str, Tensor] = {}
+        hooks = [
+            base.register_forward_hook(lambda _, __, output: seen.update(hidden=output[0])),
+            layer.register_forward_hook(lambda _, inputs, __: seen.update(read=inputs[0])),
+        ]
+        try:
+            with evaluation(model):
+                ids = torch.arange(1, 6, device=next(model.parameters()).device)[None]
+                logits = model(input_ids=ids, use_cache=False).logits
+                same = (
+                    len(seen) == 2
+                    and torch.equal(seen["hidden"], seen["read"])
+                    and torch.equal(head.logits(seen["hidden"]).to(logits.dtype), logits)
+                )
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return head if same else None
+
     def _hidden(self, batch: Batch) -> Tensor:
         """``(N, H)`` hidden states of the scored positions."""
-        hidden = self._base().base_model(**self._inputs(batch)).last_hidden_state
-        return hidden.flatten(0, 1)[batch.scored]
+        hidden = self._base().base_model(**self._inputs(batch)).last_hidden_state.flatten(0, 1)
+        return hidden if self.trimmed else hidden[batch.scored]
 
     def _logits(self, batch: Batch) -> Tensor:
         """``(N, V)`` logits of the scored positions."""
         if self.route == "rows":
             return self.model(**self._inputs(batch)).logits.flatten(0, 1)[batch.scored]
-        return self.model(logits_to_keep=batch.scored, **self._inputs(batch)).logits[0]
+        scored = 0 if self.trimmed else batch.scored
+        return self.model(logits_to_keep=scored, **self._inputs(batch)).logits[0]
 
     def _inputs(self, batch: Batch) -> dict[str, Any]:
         """What the model is called with on the route taken."""
@@ -190,12 +187,18 @@ class Scorer(nn.Module):
         if self.route == "rows":
             return inputs | {"attention_mask": batch.present}
         inputs["position_ids"] = batch.position_ids
+        if self.trimmed:
+            inputs["kept"] = batch.scored
         if self.route == "segments":
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
-            nothing = torch.zeros(1, 1, 1, 1, device=batch.input_ids.device)
-            return inputs | {"attention_mask": nothing, "segments": batch.segments}
+            assert batch.segments is not None
+            device = batch.input_ids.device
+            return inputs | {
+                "attention_mask": torch.zeros(1, 1, 1, 1, device=device),
+                "attend": self._way(batch.segments, device),
+            }
         # Additive, because eager attention would add a boolean mask as zeros and ones.
-        dtype = next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+        dtype = self._dtype()
         zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
         return inputs | {"attention_mask": zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]}
 
@@ -212,6 +215,7 @@ class Scorer(nn.Module):
         before = config._attn_implementation
         if self.route == "segments":
             self._attend_with(attention.SEGMENTS)
+            self._way = attention.fastest(config.get_text_config(), next(self.model.parameters()).device, self._dtype())
         obstacle = self._trial()
         if obstacle is not None and self.route == "segments":
             self._attend_with(before)
@@ -220,13 +224,40 @@ class Scorer(nn.Module):
     def _attend_with(self, implementation: str) -> None:
         self._base().set_attn_implementation(implementation)
 
+    def _dtype(self) -> torch.dtype:
+        return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
+
+    def _random(self) -> tuple[list[Encoded], list[Encoded]]:
+        """Random tokens to try the model out with: two prompts with the same two responses."""
+        random = torch.Generator().manual_seed(0)
+        draw = lambda n: torch.randint(self.model.config.vocab_size, (n,), generator=random).tolist()
+        responses = [draw(5), draw(6)]
+        one, other = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
+        return one, other
+
+    def _can_trim(self) -> bool:
+        """Whether the last layer gives the same where it is asked for scored positions only; it is then changed so."""
+        layer = layers.last_layer(self._base())
+        if layer is None:
+            return False
+        layers.scored_only(layer)
+        batch = pack(self._random()[0]).to(next(self.model.parameters()).device)
+        with evaluation(self.model):
+            whole = self._hidden(batch)
+            try:
+                self.trimmed = True
+                trimmed = self._hidden(batch)
+            except (TypeError, ValueError, RuntimeError):
+                return False
+            finally:
+                self.trimmed = False
+        same = trimmed.shape == whole.shape
+        return same and float((trimmed - whole).norm()) < torch.finfo(whole.dtype).eps ** 0.5 * float(whole.norm())
+
     def _trial(self) -> str | None:
         """Score random tokens shared and alone; they must differ far less than two prompts do."""
         config: Any = self.model.config
-        random = torch.Generator().manual_seed(0)
-        draw = lambda n: torch.randint(config.vocab_size, (n,), generator=random).tolist()
-        responses = [draw(5), draw(6)]
-        examples, others = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
+        examples, others = self._random()
         device = next(self.model.parameters()).device
         route = self.route
         with evaluation(self.model):

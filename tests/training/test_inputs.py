@@ -6,14 +6,15 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from test_scoring import SHAPES, examples_of, model_of
+from test_scoring import SHAPES, SMALL, examples_of, model_of
+from transformers import CohereConfig
 
 from pref_toolkit import train
 from pref_toolkit.cli import main
 from pref_toolkit.data import DataError
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import models, scoring
+from pref_toolkit.training import head, models
 from pref_toolkit.training.inputs import INPUTS, Inputs, mismatched
 from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable, with_adapters
 from pref_toolkit.training.scoring import Scorer, reference
@@ -50,7 +51,7 @@ DEFINITIONS = {
 @pytest.mark.parametrize("reading", DEFINITIONS)
 def test_readings_are_their_definitions_and_so_are_their_gradients(reading, route, monkeypatch):
     """In chunks of seven positions, so that chunks end inside responses."""
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 7 * 61)
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 7 * 61})
     policy, examples, weight = policy_of(), examples_of(2), torch.tensor([[1.0, -2.0], [0.5, 3.0], [-1.0, 1.0]])
     expected = []
     for example in examples:
@@ -80,7 +81,7 @@ def test_readings_are_their_definitions_and_so_are_their_gradients(reading, rout
 
 def test_whole_distributions_exist_a_chunk_at_a_time(monkeypatch):
     """No tensor of more than a chunk's logits is made, nor kept for the gradient."""
-    monkeypatch.setattr(scoring, "LOGITS_AT_ONCE", 4 * 61)
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 4 * 61})
     policy, examples = policy_of(), examples_of(2, n=6)
     scorer = Scorer(policy, 64)
     batch = scorer.collate(examples)
@@ -97,10 +98,8 @@ def test_whole_distributions_exist_a_chunk_at_a_time(monkeypatch):
 
 
 def test_a_model_that_changes_its_logits_behind_the_head_is_refused():
-    config = SHAPES["gemma2, soft-capped"]
-    config.final_logit_softcapping = 3.0
-    with pytest.raises(ModelError, match="gemma2 changes its logits after the output layer"):
-        Scorer(model_of(config), 64).check_head()
+    with pytest.raises(ModelError, match="cohere changes its logits after the output layer"):
+        Scorer(model_of(CohereConfig(**SMALL, logit_scale=0.5, pad_token_id=0)), 64).check_head()
     Scorer(model_of(SHAPES["llama"]), 64).check_head()
 
 

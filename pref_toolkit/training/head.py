@@ -1,0 +1,120 @@
+"""Hidden states -> what the output layer says of them, a chunk of rows at a time: ``(N, V)`` logits never exist at once.
+
+The gradient of a token's log-probability with respect to its hidden state, ``W[y] - E_p[W]``, does not depend on the loss.
+Where the output layer is frozen it is therefore made in the forward, while the chunk's distribution is there, and only
+scaled in the backward: two products with ``W`` instead of the three of making the logits again. Where it is not, or where
+whole distributions are read, a chunk is made again in the backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import linear
+from torch.utils.checkpoint import checkpoint
+
+LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**27}
+"""Logits in a chunk, by device: 64 MiB in float32 on a CPU, where more rows no longer make the products faster. A GPU has to
+read all of ``W`` for a chunk, which wants several hundred rows to pay; 512 MiB are 1,000 rows of 128,256. Not measured."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """How a model makes logits of its last hidden states.
+
+    Args:
+        layer: its output layer.
+        cap: logits are ``cap tanh(logits / cap)`` where the architecture caps them, as Gemma 2 does.
+    """
+
+    layer: Any
+    cap: float | None = None
+
+    @property
+    def vocabulary(self) -> int:
+        return int(self.layer.weight.shape[0])
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``(N, V)``, in float32 or the model's precision if that is higher."""
+        logits = self.layer(hidden)
+        if self.cap is not None:
+            logits = torch.tanh(logits / self.cap) * self.cap
+        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+
+    def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
+        """Log-probabilities ``(N,)`` of tokens ``targets`` after the hidden states ``(N, H)``."""
+        frozen = type(self.layer) is nn.Linear and not any(p.requires_grad for p in self.layer.parameters())
+        if frozen and self.cap is None:
+            values: Tensor = _FrozenLogps.apply(hidden, targets, self.layer.weight, self.layer.bias)
+            return values
+        return self.distributions(hidden, targets, set())["logps"]
+
+    def distributions(
+        self, hidden: Tensor, targets: Tensor, wanted: set[str], reference_hidden: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """``(N,)`` log-probabilities and what else is wanted of whole distributions, in nats.
+
+        Args:
+            hidden: ``(N, H)``.
+            targets: ``(N,)``.
+            wanted: ``entropies``, ``log_weights``; without gradient for the latter.
+            reference_hidden: ``(N, H)`` of the reference, if KL(reference || policy), ``sequence_kls``, is wanted.
+        """
+
+        def read(states: Tensor, tokens: Tensor, reference_states: Tensor | None) -> dict[str, Tensor]:
+            log_p = self.logits(states).log_softmax(-1)
+            values = {"logps": log_p.gather(-1, tokens[:, None])[:, 0]}
+            if "entropies" in wanted:
+                values["entropies"] = -(log_p.exp() * log_p).sum(-1)
+            if "log_weights" in wanted:
+                values["log_weights"] = values["logps"].detach() - (2 * log_p.detach()).logsumexp(-1)
+            if reference_states is not None:
+                with torch.no_grad():
+                    log_r = self.logits(reference_states).log_softmax(-1)
+                values["sequence_kls"] = (log_r.exp() * (log_r - log_p)).sum(-1)
+            return values
+
+        run: Callable[..., dict[str, Tensor]] = read
+        if torch.is_grad_enabled():
+            run = lambda *arguments: checkpoint(read, *arguments, use_reentrant=False)
+        size = rows_at_once(self.vocabulary, hidden.device)
+        others = reference_hidden.split(size) if reference_hidden is not None else [None] * len(hidden)
+        parts = [run(*chunks) for chunks in zip(hidden.split(size), targets.split(size), others)]
+        return {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+
+
+def rows_at_once(vocabulary: int, device: torch.device) -> int:
+    """Rows of logits in a chunk."""
+    return max(1, LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"]) // vocabulary)
+
+
+class _FrozenLogps(torch.autograd.Function):
+    """Log-probabilities under a frozen linear output layer, and their gradient with respect to the hidden states."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        size = rows_at_once(len(weight), hidden.device)
+        values, gradients = [], []
+        for states, tokens in zip(hidden.split(size), targets.split(size)):
+            logits = linear(states, weight, bias)
+            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            # In place from here: logits over the greatest, then their exponentials, whose sum is z.
+            logits -= logits.amax(-1, keepdim=True)
+            of_token = logits.gather(-1, tokens[:, None])
+            z = logits.exp_().sum(-1, keepdim=True)
+            values.append((of_token - z.log())[:, 0])
+            if ctx.needs_input_grad[0]:
+                expected = (logits.to(weight.dtype) @ weight) / z
+                gradients.append((weight[tokens] - expected).to(hidden.dtype))
+        if gradients:
+            ctx.save_for_backward(torch.cat(gradients))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return (gradient * outer[0][:, None]).to(gradient.dtype), None, None, None

@@ -1,0 +1,82 @@
+"""Every way to attend over packed rows is a mask's over the whole sequence."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import LlamaConfig
+
+from pref_toolkit.data.batches import pack
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.training import attention
+
+CPU = torch.device("cpu")
+WAYS = {"segment": attention.by_segment, "varlen": attention.by_varlen, "flex": attention.by_flex}
+
+
+def bottom_right(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa, aligned=True):
+    """What varlen_attn is to do, one sequence after the other; without ``aligned`` its diagonal begins at the top left."""
+    assert window_size == (-1, 0) and cu_q.dtype == cu_k.dtype == torch.int32
+    assert max_q == cu_q.diff().max() and max_k == cu_k.diff().max() and cu_q.diff().min() > 0
+    assert len(query) == cu_q[-1] and len(key) == len(value) == cu_k[-1]
+    parts = []
+    for q0, q1, k0, k1 in zip(cu_q, cu_q[1:], cu_k, cu_k[1:]):
+        q, k, v = (t.transpose(0, 1)[None] for t in (query[q0:q1], key[k0:k1], value[k0:k1]))
+        sees = torch.ones(q1 - q0, k1 - k0, dtype=torch.bool).tril(int((k1 - k0) - (q1 - q0)) if aligned else 0)
+        parts.append(scaled_dot_product_attention(q, k, v, attn_mask=sees, scale=scale, enable_gqa=enable_gqa))
+    return torch.cat(parts, dim=2)[0].transpose(0, 1)
+
+
+@pytest.fixture
+def varlen_on_cpu(monkeypatch):
+    """The kernel is for CUDA only: its definition stands in for it."""
+    from torch.nn.attention import varlen
+
+    monkeypatch.setattr(varlen, "varlen_attn", bottom_right)
+    return lambda kernel: monkeypatch.setattr(varlen, "varlen_attn", kernel)
+
+
+def random_inputs(length, heads=4, key_heads=2):
+    torch.manual_seed(0)
+    shapes = [(1, n, length, 8) for n in (heads, key_heads, key_heads)]
+    return [torch.randn(shape, dtype=torch.float64, requires_grad=True) for shape in shapes]
+
+
+@pytest.mark.parametrize("lengths", [[(5, [3, 1, 4])], [(1, [1]), (1, [2])], [(3, [1, 1]), (2, [6, 2]), (4, [2, 3])]])
+@pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
+@pytest.mark.parametrize("way", WAYS)
+def test_each_way_is_the_mask(way, lengths, varlen_on_cpu):
+    """Value and gradient; responses of one token leave no query of their own. FlexAttention has no gradient on a CPU."""
+    batch = pack([Encoded([1] * p, [[1] * r for r in responses], where="") for p, responses in lengths])
+    inputs = random_inputs(batch.input_ids.shape[1])
+    outer = torch.randn(1, batch.input_ids.shape[1], 4, 8, dtype=torch.float64)
+    expected = scaled_dot_product_attention(*inputs, attn_mask=batch.mask(), scale=0.3, enable_gqa=True).transpose(1, 2)
+    if way == "flex":
+        with torch.no_grad():
+            value = attention.by_flex(batch.segments, CPU)(*(t.float() for t in inputs), 0.3)
+        assert value.shape == outer.shape and torch.allclose(value.double(), expected, atol=1e-5)
+        return
+    value = WAYS[way](batch.segments, CPU)(*inputs, 0.3)
+    assert value.shape == outer.shape and torch.allclose(value, expected, atol=1e-12)
+    for mine, theirs in zip(*(torch.autograd.grad(v, inputs, outer) for v in (value, expected))):
+        assert torch.allclose(mine, theirs, atol=1e-12)
+
+
+def test_a_kernel_aligned_at_the_top_left_is_found_out(varlen_on_cpu):
+    agree = lambda dtype: attention.agrees(attention.by_varlen, 4, 16, SimpleNamespace(), CPU, dtype)
+    assert agree(torch.float32) and agree(torch.bfloat16)
+    varlen_on_cpu(lambda *args, **kwargs: bottom_right(*args, **kwargs, aligned=False))
+    assert not agree(torch.float32) and not agree(torch.bfloat16)
+
+
+def test_a_kernel_that_refuses_is_passed_over(varlen_on_cpu):
+    def refuse(*args, **kwargs):
+        raise RuntimeError("no kernel for this device")
+
+    varlen_on_cpu(refuse)
+    assert not attention.agrees(attention.by_varlen, 4, 16, SimpleNamespace(), CPU, torch.float32)
+
+
+def test_a_cpu_calls_the_kernel_once_for_each_segment():
+    assert attention.fastest(LlamaConfig(), CPU, torch.float32) is attention.by_segment

@@ -1,0 +1,116 @@
+"""The output layer in chunks gives what the model's own logits give, value and gradient."""
+
+import pytest
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from test_scoring import SHAPES, SMALL, examples_of, model_of
+from torch import nn
+from transformers import CohereConfig, Gemma2Config, LlamaConfig
+
+from pref_toolkit.training import head
+from pref_toolkit.training.head import Head
+from pref_toolkit.training.scoring import Scorer
+
+
+def by_definition(layer, hidden, targets, cap=None):
+    logits = layer(hidden).double()
+    logits = logits if cap is None else cap * torch.tanh(logits / cap)
+    return logits.log_softmax(-1).gather(-1, targets[:, None])[:, 0]
+
+
+@pytest.fixture(autouse=True)
+def chunks_of_seven_rows(monkeypatch):
+    monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 7 * 61})
+
+
+@pytest.mark.parametrize("rows", [1, 7, 20])
+@pytest.mark.parametrize("trained", [False, True])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cap", [None, 2.0])
+def test_value_and_gradient_are_those_of_the_definition(rows, trained, bias, cap):
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 61, bias=bias).requires_grad_(trained)
+    targets, outer = torch.randint(61, (rows,)), torch.randn(rows)
+    results = []
+    for logps in (Head(layer, cap).logps, lambda h, y: by_definition(layer, h, y, cap)):
+        hidden = torch.randn(rows, 16, generator=torch.Generator().manual_seed(1)).mul_(3).requires_grad_()
+        value = logps(hidden, targets)
+        wanted = [hidden, *(p for p in layer.parameters() if trained)]
+        results.append([value, *torch.autograd.grad((value * outer).sum(), wanted)])
+    for mine, expected in zip(*results):
+        assert (mine - expected).norm() <= 2e-6 * expected.norm()
+
+
+def test_logits_far_apart_stay_finite():
+    layer = nn.Linear(4, 61, bias=False).requires_grad_(False)
+    hidden = torch.full((3, 4), 1e4).requires_grad_()
+    value = Head(layer).logps(hidden, torch.tensor([0, 1, 2]))
+    value.sum().backward()
+    assert value.isfinite().all() and hidden.grad.isfinite().all()
+    assert torch.allclose(value.double(), by_definition(layer, hidden, torch.tensor([0, 1, 2])), rtol=1e-5)
+
+
+def test_half_precision_is_summed_in_float32():
+    torch.manual_seed(0)
+    layer = nn.Linear(16, 61, bias=False, dtype=torch.bfloat16).requires_grad_(False)
+    hidden, targets = torch.randn(20, 16, dtype=torch.bfloat16).requires_grad_(), torch.randint(61, (20,))
+    value = Head(layer).logps(hidden, targets)
+    expected = by_definition(layer, hidden, targets)
+    assert value.dtype == torch.float32 and (value - expected).abs().max() < 1e-5  # of the same bfloat16 logits
+    (mine,), (theirs,) = (torch.autograd.grad(v.sum(), hidden) for v in (value, expected))
+    assert mine.dtype == torch.bfloat16 and (mine - theirs).norm() < 0.01 * theirs.norm()
+
+
+def test_a_frozen_layer_makes_no_more_than_a_chunk_and_keeps_none():
+    layer = nn.Linear(16, 61, bias=False).requires_grad_(False)
+    hidden, targets = torch.randn(20, 16).requires_grad_(), torch.randint(61, (20,))
+    kept = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
+        Head(layer).logps(hidden, targets)
+    assert kept == [(20, 16)]
+
+
+def test_adapters_on_the_output_layer_are_trained_with_their_dropout():
+    """The layer is then no longer frozen; its chunks are made again with the dropout they had."""
+    model = model_of(SHAPES["llama"])
+    config = LoraConfig(r=4, target_modules=["lm_head"], lora_dropout=0.5, init_lora_weights=False)
+    layer = inject_adapter_in_model(config, model).get_output_embeddings().train()
+    hidden, targets = torch.randn(20, 32), torch.randint(61, (20,))
+    drawn = []
+    for logps in (Head(layer).logps, lambda h, y: torch.cat([by_definition(layer, *c) for c in chunked(h, y)])):
+        torch.manual_seed(0)
+        weights = [p for p in layer.parameters() if p.requires_grad]
+        value = logps(hidden, targets)
+        drawn.append([value, *torch.autograd.grad(value.sum(), weights)])
+    assert len(drawn[0]) == 3
+    for mine, expected in zip(*drawn):
+        assert (mine - expected).norm() <= 1e-5 * expected.norm()
+
+
+def chunked(*tensors):
+    return zip(*(t.split(7) for t in tensors))
+
+
+@pytest.mark.parametrize("cap", [0.5, 30.0, None])
+def test_a_cap_on_the_logits_is_known(cap):
+    config = Gemma2Config(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64, final_logit_softcapping=cap)
+    assert Scorer(model_of(config), 64).head.cap == cap
+
+
+@pytest.mark.parametrize("std", [0.2, 0.002])
+def test_logits_changed_in_another_way_are_the_models_own(std):
+    """Cohere scales its logits. However small they are, so that the change hardly shows, it is seen."""
+    config = CohereConfig(**SMALL, logit_scale=0.9999, pad_token_id=0)
+    model, examples = model_of(config), examples_of(2)
+    nn.init.normal_(model.get_output_embeddings().weight, std=std)
+    scorer, plain = Scorer(model, 64), Scorer(model, 64, "rows")
+    assert scorer.head is None
+    mine, expected = (s(s.collate(examples))["sums"] for s in (scorer, plain))
+    assert torch.allclose(mine, expected, rtol=1e-5)
+
+
+def test_a_changed_head_is_seen_before_it():
+    """A model that scales its hidden states before the output layer."""
+    model = model_of(LlamaConfig(**SMALL))
+    model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0] * 1.001,))
+    assert Scorer(model, 64).head is None

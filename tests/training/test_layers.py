@@ -1,0 +1,105 @@
+"""Running the last layer for scored positions, and layers twice, changes no number."""
+
+import pytest
+import torch
+from test_scoring import SHAPES, SMALL, examples_of, model_of
+from transformers import GraniteConfig, OPTConfig
+
+from pref_toolkit.data.batches import pack
+from pref_toolkit.training import layers
+from pref_toolkit.training.models import ModelError, trainable, with_adapters
+from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps
+
+
+def policy_of(config, dropout=0.0):
+    policy = with_adapters(model_of(config), rank=4, alpha=None, dropout=dropout)
+    torch.manual_seed(3)
+    for value in trainable(policy).values():
+        torch.nn.init.normal_(value, std=0.1)
+    dropout_in_adapters_only(policy)
+    return policy
+
+
+def sums_and_gradients(scorer, examples):
+    torch.manual_seed(0)
+    value = logps(scorer, scorer.collate(examples)).sums
+    weights = list(trainable(scorer.model).values())
+    return [value, *torch.autograd.grad((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum(), weights)]
+
+
+@pytest.mark.parametrize("shape", ["llama", "llama eager", "mistral", "qwen", "gemma"])
+def test_the_last_layer_runs_where_a_token_is_scored_only(shape):
+    policy, examples = policy_of(SHAPES[shape]), examples_of(3)
+    scorer = Scorer(policy, 64)
+    assert scorer.trimmed
+    seen = []
+    *_, last = policy.get_base_model().base_model.layers
+    last.mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
+    trimmed = sums_and_gradients(scorer, examples)
+    assert seen == [len(pack(examples).scored)] and seen[0] < pack(examples).input_ids.shape[1]
+    scorer.trimmed = False
+    for mine, whole in zip(trimmed, sums_and_gradients(scorer, examples)):
+        assert (mine - whole).norm() <= 2e-6 * whole.norm()
+
+
+def test_generation_and_plain_rows_run_all_of_the_last_layer():
+    model = model_of(SHAPES["llama"])
+    ids = torch.tensor([[5, 6, 7]])
+    with torch.no_grad():
+        before = model(input_ids=ids).logits
+        assert Scorer(model, 64).trimmed
+        assert torch.equal(model(input_ids=ids).logits, before)
+
+
+def test_parts_of_llama_put_together_in_another_way_are_left_alone():
+    """Granite scales what it adds to the residual stream."""
+    model = model_of(GraniteConfig(**SMALL, residual_multiplier=0.5))
+    assert layers.last_layer(model) is not None
+    scorer, examples = Scorer(model, 64), examples_of(2)
+    assert scorer.route == "segments" and not scorer.trimmed
+    plain = Scorer(model_of(GraniteConfig(**SMALL, residual_multiplier=0.5)), 64, "rows")
+    mine, expected = (s(s.collate(examples))["sums"] for s in (scorer, plain))
+    assert torch.allclose(mine, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", ["gemma2, soft-capped", "gpt2"])
+def test_other_parts_are_not_known(shape):
+    assert not Scorer(model_of(SHAPES[shape]), 64).trimmed
+
+
+@pytest.mark.parametrize("route", ["segments", "rows"])
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_layers_run_twice_give_the_same_numbers_with_the_same_dropout(shape, route):
+    examples = examples_of(2)
+    kept, results = [], []
+    for again in (False, True):
+        scorer = Scorer(policy_of(SHAPES[shape], dropout=0.5), 64, route, gradient_checkpointing=again)
+        kept.append(0)
+
+        def count(tensor):
+            kept[-1] += tensor.numel()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+            logps(scorer, scorer.collate(examples))
+        results.append(sums_and_gradients(scorer, examples))
+    assert kept[1] < 0.5 * kept[0]
+    for mine, expected in zip(*results):
+        assert torch.equal(mine, expected)
+
+
+def test_layers_run_twice_do_not_bring_the_models_own_dropout_back():
+    """OPT drops out inside its layers when they are in training mode."""
+    config = OPTConfig(
+        vocab_size=61, hidden_size=32, ffn_dim=64, num_hidden_layers=2, num_attention_heads=4, word_embed_proj_dim=32
+    )
+    examples = examples_of(2)
+    scorer = Scorer(policy_of(config), 64, gradient_checkpointing=True)
+    assert config.dropout > 0
+    one, other = (logps(scorer, scorer.collate(examples)).sums for _ in range(2))
+    assert torch.equal(one, other)
+
+
+def test_a_model_without_known_layers_is_refused():
+    with pytest.raises(ModelError, match="gradient_checkpointing: no decoder layers found in a Linear"):
+        layers.recompute(torch.nn.Linear(2, 2))
