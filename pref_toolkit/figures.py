@@ -376,8 +376,14 @@ def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:
     for entry in disagreements.values():
         ours, theirs = entry.numbers()
         names = ", ".join(f"`{name}`" for name in entry.methods)
-        rows.append((names, f"**{ours:.4g}** {_words(entry.ours)}", f"**{theirs:.4g}** {_words(entry.theirs)}"))
+        rows.append(
+            (names, f"**{_number(ours)}** {_words(entry.ours)}", f"**{_number(theirs)}** {_words(entry.theirs)}")
+        )
     return _table("16 42 42", ("method", "ours", "the other"), *rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
 
 
 def _words(text: str) -> str:

@@ -213,4 +213,4 @@ def test_the_table_of_disagreements_has_both_numbers() -> None:
         for cell, words, number in zip((ours, theirs), (entry.ours, entry.theirs), entry.numbers(), strict=True):
             shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
             assert shown and shown[2] == words
-            assert float(shown[1]) == pytest.approx(number, rel=1e-3)
+            assert float(shown[1].replace(",", "")) == pytest.approx(number, rel=1e-3)

@@ -37,14 +37,18 @@ remax = Derivation(
             "A parameter $t$ of a softmax moves the logit of response $y$ by $g(y)$.",
         ),
         define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "The policy."),
-        define(score(y, t), g(y) - over(i, pi(i, t) * g(i)), "The logit's slope, less its mean under the policy,"),
-        equal(sp.Derivative(sp.log(pi(y, t)), t), score(y, t), "is the slope of the log-probability, the score."),
+        define(
+            score(y, t),
+            g(y) - over(i, pi(i, t) * g(i)),
+            "The score: the logit's slope, less its mean under the policy.",
+        ),
+        equal(sp.Derivative(sp.log(pi(y, t)), t), score(y, t), "It is the slope of the log-probability."),
         equal(over(y, pi(y, t) * drawn), sp.Integer(0), "Its mean is zero: what one response gains, others lose."),
-        define(J(t), over(y, pi(y, t) * r(y)), "The expected reward"),
+        define(J(t), over(y, pi(y, t) * r(y)), "The expected reward."),
         equal(
             sp.Derivative(J(t), t),
             over(y, pi(y, t) * r(y) * drawn),
-            "has a slope that is a mean over responses drawn from the policy: REINFORCE.",
+            "Its slope is a mean over responses drawn from the policy, reward times score: REINFORCE.",
         ),
         equal(
             over(y, pi(y, t) * (r(y) - b) * drawn),
@@ -61,13 +65,13 @@ remax = Derivation(
         define(
             best_b,
             over(y, pi(y, t) * r(y) * length(y)) / over(y, pi(y, t) * length(y)),
-            "The mean reward, each response weighted by $n(y)$ as well,",
+            "A baseline: the mean reward, each response weighted by $n(y)$ as well.",
         ),
         equal(
             second(b),
             second(best_b) + (b - best_b) ** 2 * over(y, pi(y, t) * length(y)),
-            "is the best baseline. With any other the variance grows by the square of the distance: a baseline can "
-            "also do harm.",
+            "It is the best one. With any other the variance grows by the square of the distance to it: a baseline "
+            "can also do harm.",
         ),
     ),
     assumptions=(
@@ -86,17 +90,17 @@ rso = Derivation(
             "A response drawn from the reference is kept with this probability; $M$ is the highest reward.",
         ),
         argue(r"a(y) \le 1 \quad\text{as}\quad r(y) \le M", "It is a probability, if no response has a higher reward."),
-        define(A, over(y, ref(y) * accept(y)), "The share of draws that is kept,"),
-        define(kept(y), ref(y) * accept(y) / A, "and how those that are kept are distributed."),
-        define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "The partition function of RLHF"),
-        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "and its optimum."),
-        equal(over(y, kept(y)), sp.Integer(1), "What is kept is a distribution:"),
-        equal(kept(y), best(y), "the optimum of RLHF, without a policy being trained. $M$ is no part of it,"),
+        define(A, over(y, ref(y) * accept(y)), "The share of draws that is kept."),
+        define(kept(y), ref(y) * accept(y) / A, "How the draws that are kept are distributed."),
+        define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "The partition function of RLHF."),
+        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "The optimum of RLHF."),
+        equal(over(y, kept(y)), sp.Integer(1), "What is kept is a distribution."),
+        equal(kept(y), best(y), "It is that optimum, without a policy being trained, whatever $M$ is."),
         equal(
             A,
             sp.exp((beta * sp.log(Z) - M) / beta),
-            "it only costs draws: the share kept falls with the distance from $M$ to $\\beta \\log Z$, the value of "
-            "the optimum.",
+            "What $M$ costs is draws: fewer are kept, the further it lies above $\\beta \\log Z$, the value of the "
+            "optimum.",
         ),
         argue(
             r"\beta \to \infty:\; a \to 1, \qquad \beta \to 0:\; a(y) \to 0 \text{ where } r(y) < M",
