@@ -25,15 +25,13 @@ class Positions:
         tokens: positions that go through the layers.
         looks: pairs of a position and one that it sees.
         scored: positions that go through the head.
-        last_tokens: positions whose output the last layer makes.
-        last_looks: what those see.
+        last: positions that go through the MLP of the last layer.
     """
 
     tokens: int
     looks: int
     scored: int
-    last_tokens: int
-    last_looks: int
+    last: int
 
 
 def padded(examples: Sequence[Encoded], *, scored: Literal["responses", "next", "all"]) -> Positions:
@@ -43,28 +41,22 @@ def padded(examples: Sequence[Encoded], *, scored: Literal["responses", "next", 
     """
     lengths = [len(e.prompt) + len(r) for e in examples for r in e.responses]
     tokens, looks = len(lengths) * max(lengths), len(lengths) * _causal(max(lengths))
-    rows = {
-        "responses": sum(len(r) for e in examples for r in e.responses),
-        "next": tokens - len(lengths),
-        "all": tokens,
-    }
-    return Positions(tokens, looks, rows[scored], tokens, looks)
+    answers = sum(len(r) for e in examples for r in e.responses)
+    return Positions(
+        tokens, looks, {"responses": answers, "next": tokens - len(lengths), "all": tokens}[scored], tokens
+    )
 
 
 def packed(examples: Sequence[Encoded], *, shared: bool = True, trimmed: bool = True) -> Positions:
-    """No padding; with ``shared``, the prompt once for all its responses. ``trimmed``: the last layer's output where scored."""
+    """No padding; with ``shared``, the prompt once for all its responses; ``trimmed``, the last MLP where a token is scored."""
     groups = [(len(e.prompt), [len(r) for r in e.responses]) for e in examples]
     if not shared:
         groups = [(prompt, [length]) for prompt, lengths in groups for length in lengths]
     # The last token of a response is predicted, never read.
-    inside = lambda prompt, n: (n - 1) * prompt + _causal(n - 1)
     tokens = sum(prompt + sum(n - 1 for n in lengths) for prompt, lengths in groups)
-    looks = sum(_causal(prompt) + sum(inside(prompt, n) for n in lengths) for prompt, lengths in groups)
+    looks = sum(_causal(prompt) + sum((n - 1) * prompt + _causal(n - 1) for n in lengths) for prompt, lengths in groups)
     scored = sum(n for _, lengths in groups for n in lengths)
-    if not trimmed:
-        return Positions(tokens, looks, scored, tokens, looks)
-    last_looks = sum(prompt + inside(prompt, n) for prompt, lengths in groups for n in lengths)
-    return Positions(tokens, looks, scored, scored, last_looks)
+    return Positions(tokens, looks, scored, scored if trimmed else tokens)
 
 
 def operations(
@@ -75,6 +67,7 @@ def operations(
     head: str,
     reference: bool,
     recompute: bool = False,
+    input_gradient: bool = False,
 ) -> int:
     """Floating-point operations of forward and backward, and of the reference's forward if it is live.
 
@@ -85,30 +78,30 @@ def operations(
         head: a name in :data:`HEAD`.
         reference: whether the frozen reference is scored too.
         recompute: whether layers run forward a second time (gradient checkpointing).
+        input_gradient: whether the gradient of the embeddings is made, which nobody reads.
     """
-    width, inner = config.hidden_size, config.intermediate_size
+    width, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     size = getattr(config, "head_dim", None) or width // config.num_attention_heads
     queries, keys = size * config.num_attention_heads, size * config.num_key_value_heads
-    everywhere = [(width, keys), (width, keys)]  # a key and a value wherever somebody may look
-    at_outputs = [(width, queries), (queries, width), (width, inner), (width, inner), (inner, width)]
-    full, last = config.num_hidden_layers - 1, 1
+    attention_matrices = [(width, queries), (width, keys), (width, keys), (queries, width)]
+    mlp_matrices = [(width, inner), (width, inner), (inner, width)]
     frozen = adapters = 0
     for matrices, rows in (
-        (everywhere, (full + last) * at.tokens),
-        (at_outputs, full * at.tokens + last * at.last_tokens),
+        (attention_matrices, layers * at.tokens),
+        (mlp_matrices, (layers - 1) * at.tokens + at.last),
     ):
         frozen += 2 * rows * sum(a * b for a, b in matrices)
         adapters += 2 * rows * sum(rank * (a + b) for a, b in matrices)
-    attention = 4 * queries * (full * at.looks + last * at.last_looks)
-    forward = frozen + adapters + attention
-    backward = frozen + 2 * adapters + 2 * attention
-    if not recompute:  # nobody wants the gradient of the embeddings; only checkpointing has to make it
+    looks = 4 * queries * layers * at.looks
+    forward = frozen + adapters + looks
+    backward = frozen + 2 * adapters + 2 * looks
+    if not input_gradient:
         backward -= 2 * at.tokens * (width * (queries + 2 * keys) + 3 * rank * width)
     total = forward + backward + HEAD[head] * at.scored * width * config.vocab_size
     if recompute:
         total += forward
     if reference:
-        total += frozen + attention + 2 * at.scored * width * config.vocab_size
+        total += frozen + looks + 2 * at.scored * width * config.vocab_size
     return total
 
 

@@ -43,13 +43,15 @@ class Contestant:
 
     def operations(self, config: Any, examples: list[Encoded]) -> int:
         """Floating-point operations of an update, see :mod:`arithmetic`."""
+        checkpointing = bool(self.options.get("checkpointing"))
         return arithmetic.operations(
             config,
             workload.RANK,
             self.positions(examples),
             head=self.head,
             reference=self.method != "simpo" and not self.options.get("stored"),
-            recompute=bool(self.options.get("checkpointing")),
+            recompute=checkpointing,
+            input_gradient=checkpointing and self.who == "trl",  # which asks for it then
         )
 
 

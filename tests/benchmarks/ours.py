@@ -42,13 +42,8 @@ class Ours:
         self.model = with_adapters(workload.sharing_weights(base), rank=workload.RANK, alpha=None, dropout=0.0)
         workload.spread_adapters(self.model)
         self.device = next(self.model.parameters()).device
-        self.scorer = Scorer(self.model, max_length, route)
+        self.scorer = Scorer(self.model, max_length, route, gradient_checkpointing=checkpointing)
         dropout_in_adapters_only(self.model)
-        if checkpointing:
-            # The library checkpoints layers in training mode only; these models have no dropout that it could switch on.
-            self.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
-            self.model.enable_input_require_grads()
-            self.model.train()
         self.alone = alone
         self.stored: dict[tuple[str, ...], Logps] | None = {} if stored else None
 

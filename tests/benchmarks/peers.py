@@ -11,7 +11,9 @@ over the logits that its GPU kernel makes while it reads them anyway. ``lean`` l
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -36,6 +38,8 @@ with warnings.catch_warnings():
     from trl.experimental.cpo import CPOConfig, CPOTrainer
 
 datasets.disable_progress_bars()
+SCRATCH = tempfile.mkdtemp(prefix="bench-trl-")  # its trainers want a directory to write to, and write nothing here
+atexit.register(shutil.rmtree, SCRATCH, ignore_errors=True)
 
 
 class TRL:
@@ -65,9 +69,8 @@ class TRL:
         self.gpu_path = gpu_path
         self.device = next(base.parameters()).device
         rows = datasets.Dataset.from_list([{"prompt": "a", "chosen": "b", "rejected": "c"}])
-        self.scratch = tempfile.TemporaryDirectory()
         common: dict[str, Any] = {
-            "output_dir": self.scratch.name,
+            "output_dir": SCRATCH,
             "max_length": max_length,
             "gradient_checkpointing": checkpointing,
             "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,

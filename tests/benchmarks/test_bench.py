@@ -32,14 +32,14 @@ def base():
 
 def test_positions_by_hand():
     # Rows of 17, 14, 6 and 8 tokens, all padded to 17; responses of 5, 2, 1 and 3.
-    assert arithmetic.padded(EXAMPLES, scored="all") == arithmetic.Positions(68, 4 * 153, 68, 68, 4 * 153)
+    assert arithmetic.padded(EXAMPLES, scored="all") == arithmetic.Positions(68, 4 * 153, 68, 68)
     assert arithmetic.padded(EXAMPLES, scored="next").scored == 64
     assert arithmetic.padded(EXAMPLES, scored="responses").scored == 11
     # 12 + 4 + 1 and 5 + 0 + 2 tokens are read; a response sees its prompt and itself.
     looks = (78 + (48 + 10) + (12 + 1)) + (15 + 0 + (10 + 3))
     packed = arithmetic.packed(EXAMPLES, trimmed=False)
-    assert packed == arithmetic.Positions(24, looks, 11, 24, looks)
-    assert arithmetic.packed(EXAMPLES).last_tokens == 11
+    assert packed == arithmetic.Positions(24, looks, 11, 24)
+    assert arithmetic.packed(EXAMPLES).last == 11
     assert arithmetic.packed(EXAMPLES, shared=False).tokens == 24 + 12 + 5
 
 
@@ -57,7 +57,7 @@ def products(contestant, examples):
 def counted(name, examples, config):
     """The same from our count: attention is left out by letting nobody look."""
     contestant = CONTESTANTS[name]
-    at = replace(contestant.positions(examples), looks=0, last_looks=0)
+    at = replace(contestant.positions(examples), looks=0)
     return replace(contestant, positions=lambda _: at).operations(config, examples)
 
 
