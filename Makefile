@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks bench lock clean
+.PHONY: help setup train check test book notebooks bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
 
 setup: $(READY)  ## make the virtual environment with the tested versions
 
@@ -47,8 +47,13 @@ notebooks: setup  ## write the chapters as .ipynb to book/notebooks
 	  target=book/notebooks/$${chapter#book/}; mkdir -p $$(dirname $$target); \
 	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
 
-bench: setup  ## time the routes of scoring side by side
-	$(BIN)/python tests/benchmarks/scoring.py
+bench: setup  ## compare with TRL on this CPU, a quarter of an hour on two quiet cores, into data/bench_cpu.json
+	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("trl") is None)' || \
+	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(BIN)/python tests/benchmarks/run.py
+
+bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
+	$(BIN)/python tests/benchmarks/gpu.py
 
 lock: setup  ## write the installed versions to constraints.txt
 	(echo "# The versions this repository is tested with; written by \`make lock\`."; \

@@ -1,0 +1,74 @@
+"""Peak memory of one update above the loaded model, in a process of its own.
+
+Linux keeps the highest resident size of a process (``VmHWM``) and starts again at the present one when ``5`` is written to
+``/proc/self/clear_refs``. So: build the contestant, run a small update that loads what libraries load on first use, give freed
+memory back (``malloc_trim``), reset, run the update, read. The parent sets ``MALLOC_MMAP_THRESHOLD_``, so that the allocator
+returns every freed block of a MiB or more at once, and the peak is that of live tensors, not of what it keeps for later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import gc
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
+
+
+def peak_above_model(name: str, shape: str, vocabulary: int, batch: dict[str, object], threads: int) -> int:
+    """Bytes that an update of the contestant ``name`` needs above its loaded model, measured in a new process.
+
+    Args:
+        batch: ``profile, seed, first, count, max_length`` of the pairs.
+    """
+    command = [sys.executable, __file__, json.dumps([name, shape, vocabulary, batch, threads])]
+    environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    if done.returncode:
+        raise RuntimeError(f"measuring the memory of {name!r} failed:\n{done.stderr[-2000:]}")
+    return int(done.stdout.splitlines()[-1])
+
+
+def kibibytes(field: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1])
+
+
+def main() -> None:
+    import torch
+    import workload
+    from contestants import CONTESTANTS
+
+    parser = argparse.ArgumentParser(description="Prints the peak of one update above the loaded model, in bytes.")
+    parser.add_argument("measurement", type=json.loads, help="[contestant, shape, vocabulary, batch, threads] as JSON")
+    name, shape, vocabulary, batch, threads = parser.parse_args().measurement
+    torch.set_num_threads(threads)
+    pairs = workload.pairs(
+        batch["profile"],
+        batch["first"] + batch["count"],
+        vocabulary=vocabulary,
+        max_length=batch["max_length"],
+        seed=batch["seed"],
+    ).pairs[batch["first"] :]
+    small = workload.PROFILES["hh"].draw(1, vocabulary, 16, seed=0)
+    contestant = CONTESTANTS[name].build(workload.base_model(shape, vocabulary), batch["max_length"])
+    if contestant.stored is not None:
+        contestant.store(small)
+        contestant.store(pairs)
+    contestant.step(small)
+    contestant.model.zero_grad()
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5")
+    loaded = kibibytes("VmRSS")
+    contestant.step(pairs)
+    print(1024 * (kibibytes("VmHWM") - loaded))
+
+
+if __name__ == "__main__":
+    main()

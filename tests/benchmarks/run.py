@@ -1,0 +1,300 @@
+"""``make bench``: this toolkit beside TRL on the same token ids, in one run on this CPU.
+
+Losses and adapter gradients are compared with the plain route in float64 first. Then time in interleaved rounds, a new batch
+each, all contestants one after another in an order that turns; memory in separate processes; each ratio beside that of the
+arithmetic that the two must do. An update is collation, reference, forward and backward; no optimiser, on either side.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import machine
+import memory
+import torch
+import workload
+from contestants import COMPARISONS, CONTESTANTS, IDEAS
+from ours import Ours
+
+from pref_toolkit import TrainConfig
+from pref_toolkit.data.batches import micro_batches, packed_length
+from pref_toolkit.data.tokens import Encoded
+
+PAIRS = 4
+SEED = 0
+LOSS_TOLERANCE, GRADIENT_TOLERANCE = 2e-5, 1e-4
+"""Largest difference from float64: of a loss, in nats, and of an adapter's gradient, relative to its norm."""
+EVERYONE = list(CONTESTANTS)
+IN_MEMORY = [
+    "ours",
+    "trl, gpu path",
+    "trl, cpu",
+    "ours, simpo",
+    "trl, simpo",
+    "ours, checkpointing",
+    "trl, checkpointing",
+]
+SETTINGS: list[dict[str, Any]] = [
+    {"vocabulary": 32_000, "profile": "hh", "rounds": 5, "contestants": EVERYONE, "memory": IN_MEMORY},
+    {
+        "vocabulary": 128_256,
+        "profile": "hh",
+        "rounds": 3,
+        "contestants": [
+            *("ours", "trl, gpu path", "trl, gpu path, lean", "trl, cpu"),
+            *("ours, simpo", "trl, simpo", "ours, checkpointing", "trl, checkpointing"),
+        ],
+        "memory": IN_MEMORY,
+    },
+    {
+        "vocabulary": 32_000,
+        "profile": "long answers",
+        "rounds": 2,
+        "contestants": ["ours", "trl, gpu path", "trl, gpu path, lean", "ours, simpo", "trl, simpo"],
+        "memory": [],
+    },
+]
+QUICK: list[dict[str, Any]] = [
+    {"vocabulary": 512, "profile": "hh", "rounds": 2, "contestants": EVERYONE, "memory": ["ours", "trl, gpu path"]},
+    {"vocabulary": 600, "profile": "long answers", "rounds": 1, "contestants": ["ours", "trl, gpu path"], "memory": []},
+]
+RESPONSES = [2, 4, 8]
+GROWTH = [64, 128, 256, 512]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, default=machine.ROOT / "data" / "bench_cpu.json")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--quick", action="store_true", help="a tiny model and one round, to see that it runs; no result"
+    )
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    result = measure(quick=arguments.quick)
+    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(table(result))
+    print(f"written to {arguments.output}")
+
+
+def measure(*, quick: bool) -> dict[str, Any]:
+    """Everything, as the JSON that is written."""
+    began = time.perf_counter()
+    shape, max_length, size = ("tiny", 64, 256) if quick else ("small", 512, 2048)
+    result: dict[str, Any] = {"made_by": "make bench", "quick": quick, **machine.description()}
+    result["setting"] = {
+        "shape": {k: v for k, v in workload.SHAPES[shape].items() if k != "type"},
+        "lora_rank": workload.RANK,
+        "precision": "float32",
+        "pairs": PAIRS,
+        "max_length": max_length,
+        "loss_tolerance": LOSS_TOLERANCE,
+        "gradient_tolerance": GRADIENT_TOLERANCE,
+    }
+    rates = []
+    result["settings"] = []
+    for setting in QUICK if quick else SETTINGS:
+        say(f"{setting['profile']}, vocabulary {setting['vocabulary']}")
+        rates.append(machine.matmul_rate("cpu", torch.float32, size, repeats=10))
+        result["settings"].append(compare(shape, setting, max_length, result["machine"]["threads"]))
+    vocabulary = result["settings"][0]["vocabulary"]
+    base = workload.base_model(shape, vocabulary)
+    say("K responses to a prompt")
+    result["responses"] = by_responses(base, vocabulary, max_length, rounds=1 if quick else 3)
+    say("growing updates")
+    result["growth"] = by_size(base, vocabulary, max_length, [n // 16 for n in GROWTH] if quick else GROWTH)
+    rates.append(machine.matmul_rate("cpu", torch.float32, size, repeats=10))
+    rate = statistics.median(rates)
+    result["matmul_rate"] = rate
+    for setting in result["settings"]:
+        for one in setting["contestants"].values():
+            one["share_of_matmul_rate"] = sum(one["operations"]) / sum(one["seconds"]) / rate
+    result["seconds"] = time.perf_counter() - began
+    return result
+
+
+def compare(shape: str, setting: dict[str, Any], max_length: int, threads: int) -> dict[str, Any]:
+    """All contestants of a setting: checked, timed in rounds, and their memory measured."""
+    vocabulary, profile, rounds = setting["vocabulary"], setting["profile"], setting["rounds"]
+    data = workload.pairs(profile, rounds * PAIRS, vocabulary=vocabulary, max_length=max_length, seed=SEED)
+    batches = [data.pairs[i : i + PAIRS] for i in range(0, len(data.pairs), PAIRS)]
+    base = workload.base_model(shape, vocabulary)
+    names = setting["contestants"]
+    built = {name: CONTESTANTS[name].build(base, max_length) for name in names}
+    for contestant in built.values():
+        for batch in [batches[0][:2], *batches] if contestant.stored is not None else []:
+            contestant.store(batch)
+    errors = check(base, built, batches[0][:2], max_length)
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for n, batch in enumerate(batches):
+        for name in names[n % len(names) :] + names[: n % len(names)]:
+            seconds[name].append(machine.seconds("cpu", built[name].step, batch))
+        say(f"  round {n + 1} of {rounds}: " + ", ".join(f"{name} {seconds[name][-1]:.2f} s" for name in names))
+    contestants = {
+        name: {
+            "seconds": seconds[name],
+            "pairs_per_second": PAIRS / statistics.median(seconds[name]),
+            "operations": [CONTESTANTS[name].operations(base.config, batch) for batch in batches],
+            **errors[name],
+        }
+        for name in names
+    }
+    parameters = sum(value.numel() for value in base.parameters())
+    prompts, responses = [len(e.prompt) for e in data.pairs], [len(r) for e in data.pairs for r in e.responses]
+    return {
+        "vocabulary": vocabulary,
+        "profile": profile,
+        "source": data.source,
+        "parameters": parameters,
+        "mean_prompt_tokens": statistics.mean(prompts),
+        "mean_response_tokens": statistics.mean(responses),
+        "rounds": rounds,
+        "contestants": contestants,
+        "comparisons": comparisons(contestants),
+        "ideas": ideas(contestants, shape, vocabulary, batches),
+        "memory": peaks(shape, setting, batches, max_length, threads),
+    }
+
+
+def check(base: Any, built: dict[str, Any], examples: list[Encoded], max_length: int) -> dict[str, dict[str, float]]:
+    """How far each contestant's loss and gradients are from the plain route in float64.
+
+    Raises:
+        SystemExit: naming the contestant that does not compute the same.
+    """
+    exact = {}
+    for method in ("dpo", "simpo"):
+        double = Ours(copy.deepcopy(base).double(), method, max_length=max_length, route="rows")
+        exact[method] = double.step(examples), double.gradients()
+    errors = {}
+    for name, contestant in built.items():
+        loss, gradients = exact[CONTESTANTS[name].method]
+        loss_error = abs(contestant.step(examples) - loss)
+        found = contestant.gradients()
+        if found.keys() != gradients.keys():
+            raise SystemExit(f"{name} trains other adapters than ours")
+        worst = max(float((found[k] - true).norm() / true.norm()) for k, true in gradients.items())
+        if not (loss_error <= LOSS_TOLERANCE and worst <= GRADIENT_TOLERANCE):
+            raise SystemExit(f"{name} computes something else: loss off by {loss_error:.1e}, gradient by {worst:.1e}")
+        errors[name] = {"loss_error": loss_error, "gradient_error": worst}
+    return errors
+
+
+def comparisons(contestants: dict[str, Any]) -> dict[str, Any]:
+    """Medians over the rounds of both ratios, of time and of arithmetic, each of two contestants on the same batch."""
+    found = {}
+    for title, (slower, faster) in COMPARISONS.items():
+        if slower not in contestants or faster not in contestants:
+            continue
+        ratio, limit = (
+            statistics.median(a / b for a, b in zip(contestants[slower][what], contestants[faster][what]))
+            for what in ("seconds", "operations")
+        )
+        found[title] = {"slower": slower, "faster": faster, "ratio": ratio, "arithmetic": limit, "share": ratio / limit}
+    return found
+
+
+def ideas(
+    contestants: dict[str, Any], shape: str, vocabulary: int, batches: list[list[Encoded]]
+) -> list[dict[str, Any]]:
+    """Arithmetic of one update as one idea after another is added, and the time where that state was timed."""
+    config = workload.config(shape, vocabulary)
+    return [
+        {
+            "idea": idea,
+            "operations": sum(state.operations(config, batch) for batch in batches),
+            "seconds": sum(contestants[timed]["seconds"]) if timed in contestants else None,
+        }
+        for idea, (state, timed) in IDEAS.items()
+    ]
+
+
+def peaks(
+    shape: str, setting: dict[str, Any], batches: list[list[Encoded]], max_length: int, threads: int
+) -> dict[str, int]:
+    """Bytes above the loaded model of the update that is largest for each: the one with the most positions."""
+    found = {}
+    for name in setting["memory"]:
+        largest = max(range(len(batches)), key=lambda n: CONTESTANTS[name].positions(batches[n]).tokens)
+        batch = {"profile": setting["profile"], "seed": SEED, "first": largest * PAIRS, "count": PAIRS}
+        found[name] = memory.peak_above_model(
+            name, shape, setting["vocabulary"], {**batch, "max_length": max_length}, threads
+        )
+        say(f"  {name}: {found[name] / 2**20:.0f} MiB")
+    return found
+
+
+def by_responses(base: Any, vocabulary: int, max_length: int, rounds: int) -> list[dict[str, float]]:
+    """Cost of a response, S-DPO with live reference, as a prompt has more of them."""
+    pairs = workload.pairs("hh", rounds * PAIRS, vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
+    longer = {k: workload.with_more_responses(pairs, k) for k in RESPONSES}
+    scorer = Ours(base, "s_dpo", max_length=max_length)
+    scorer.step(longer[RESPONSES[0]][:PAIRS])
+    seconds: dict[int, list[float]] = {k: [] for k in RESPONSES}
+    for start in range(0, len(pairs), PAIRS):
+        for k, examples in longer.items():
+            seconds[k].append(machine.seconds("cpu", scorer.step, examples[start : start + PAIRS]))
+    return [{"k": k, "seconds_per_response": statistics.median(s) / (PAIRS * k)} for k, s in seconds.items()]
+
+
+def by_size(base: Any, vocabulary: int, max_length: int, sizes: list[int]) -> list[dict[str, float]]:
+    """Cost of a token in updates of more and more pairs (SimPO): the clock is read as the largest passes the smaller ones."""
+    pairs = workload.pairs("hh", sizes[-1], vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
+    scorer = Ours(base, "simpo", max_length=max_length)
+    scorer.step(pairs[:PAIRS])
+    found = []
+    seconds = tokens = done = 0
+    for size in sizes:
+        for part in micro_batches(pairs[done:size], TrainConfig().tokens_per_forward):
+            seconds += machine.seconds("cpu", scorer.step, part)
+            tokens += sum(map(packed_length, part))
+        done = size
+        found.append({"pairs": size, "tokens": tokens, "microseconds_per_token": 1e6 * seconds / tokens})
+    return found
+
+
+def table(result: dict[str, Any]) -> str:
+    """The result for people."""
+    lines = [
+        f"{result['machine']['processor']}, {result['machine']['threads']} threads, "
+        f"{result['matmul_rate'] / 1e9:.0f} GFLOP/s in float32 products, {result['seconds']:.0f} s in all"
+    ]
+    for setting in result["settings"]:
+        lines += ["", f"{setting['profile']}, vocabulary {setting['vocabulary']}: {setting['source']}"]
+        lines += [f"  {'':24}pairs/s  of matmul rate  peak MiB  loss error  gradient error"]
+        for name, one in setting["contestants"].items():
+            peak = setting["memory"].get(name)
+            lines += [
+                f"  {name:24}{one['pairs_per_second']:7.2f}  {one['share_of_matmul_rate']:14.0%}  "
+                f"{'' if peak is None else f'{peak / 2**20:.0f}':>8}  {one['loss_error']:10.1e}  {one['gradient_error']:14.1e}"
+            ]
+        lines += [f"  {'':24}  ratio  arithmetic  share of the limit  memory"]
+        for title, one in setting["comparisons"].items():
+            peaks = [setting["memory"].get(one[side]) for side in ("slower", "faster")]
+            ratio = f"{peaks[0] / peaks[1]:6.1f}" if all(peaks) else ""
+            lines += [f"  {title:24}{one['ratio']:7.2f}  {one['arithmetic']:10.2f}  {one['share']:18.0%}  {ratio}"]
+    lines += ["", "idea after idea (first setting): share of the first row's arithmetic, and of its time"]
+    rows = result["settings"][0]["ideas"]
+    for row in rows:
+        timed = "" if row["seconds"] is None else f"{row['seconds'] / rows[0]['seconds']:6.2f}"
+        lines += [f"  {row['idea']:36}{row['operations'] / rows[0]['operations']:6.2f}  {timed}"]
+    lines += ["", "S-DPO, seconds for each response"]
+    lines += [f"  K = {row['k']}: {row['seconds_per_response']:.3f}" for row in result["responses"]]
+    lines += ["", "SimPO, microseconds for each token"]
+    lines += [f"  {row['pairs']} pairs: {row['microseconds_per_token']:.0f}" for row in result["growth"]]
+    return "\n".join(lines)
+
+
+def say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
