@@ -22,6 +22,7 @@ from trl_trainers import (
     cpo_trainer,
     dpo_trainer,
     draw,
+    examples_of,
     kto_trainer,
     online_dpo_trainer,
     orpo_trainer,
@@ -32,6 +33,7 @@ from trl_trainers import (
 from pref_toolkit import losses
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
+from pref_toolkit.losses.disagreements import DISAGREEMENTS, POLICY, REFERENCE
 
 Numbers = Callable[[float, float], dict]
 Loss = Callable[[Examples, float, float], Tensor]
@@ -405,6 +407,25 @@ def test_a_loss_is_trls_or_differs_as_stated(peer, b, c):
 def test_differences_are_explained():
     for peer in PEERS:
         assert bool(peer.why) == (peer.theirs is not None) == (peer.differs != "never"), str(peer)
+
+
+# Disagreements whose example TRL can be run on, and which of the two numbers it has: 0 is ours.
+ON_THE_EXAMPLE = {
+    "ipo_sum_or_mean": (1, dpo_trainer, {"loss_type": "ipo"}),
+    "simpo_gamma": (0, cpo_trainer, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0, "cpo_alpha": 0.0}),
+    "simpo_in_cpo": (1, cpo_trainer, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0}),
+    "dpo_on_means": (1, dpo_trainer, {"loss_type": "sigmoid_norm"}),
+    "label_smoothing": (1, dpo_trainer, {"loss_type": "robust", "label_smoothing": 0.1}),
+    "sppo_scale": (1, dpo_trainer, {"loss_type": "sppo_hard"}),
+    "wpo_clamp": (1, dpo_trainer, {"use_weighting": True}),
+}
+
+
+@pytest.mark.parametrize("name", ON_THE_EXAMPLE)
+def test_trl_has_the_number_of_a_disagreement(name):
+    which, trainer, options = ON_THE_EXAMPLE[name]
+    x = examples_of(POLICY, REFERENCE, torch.tensor([[0.5, 0.2]], dtype=torch.float64))
+    assert trainer(x, **options).item() == pytest.approx(DISAGREEMENTS[name].numbers()[which], rel=1e-6)
 
 
 def test_the_defaults_that_a_disagreement_names():

@@ -122,6 +122,25 @@ class Examples:
         return self._record((self.logp - self.log_sum_squares).detach(), [0, 1]).per_token().sums
 
 
+def examples_of(policy: Logps, reference: Logps, log_weights: Tensor) -> Examples:
+    """Pairs of given sums, whose tokens are all equally likely; the chosen response is also the target."""
+    columns = [0, 1, 0]
+    tokens = policy.tokens[:, columns].T.flatten()
+    longest = PROMPT + int(tokens.max()) - 1
+    logp, ref, weights = (
+        values[:, columns].T.reshape(-1, 1).repeat(1, longest)
+        for values in (policy.per_token().sums, reference.per_token().sums, log_weights)
+    )
+    return Examples(
+        logp=logp.requires_grad_(),
+        reference_logp=ref,
+        log_sum_squares=logp.detach() - weights,
+        tokens=tokens,
+        scores=torch.zeros(len(policy.sums), 2, dtype=torch.float64, requires_grad=True),
+        desirable=torch.ones(len(policy.sums), dtype=torch.bool),
+    )
+
+
 def draw(dtype: torch.dtype) -> Examples:
     """Responses of 1 to 6 tokens of .05 to 3 nats each, the reference some tens of per cent away."""
     generator = torch.Generator().manual_seed(0)
