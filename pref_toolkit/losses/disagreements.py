@@ -134,7 +134,7 @@ DISAGREEMENTS: dict[str, Disagreement] = {
     ),
     "kto_matched": Disagreement(
         ("kto",),
-        "z0 from mismatched prompts and answers, as in TRL 1.16 (here with rho = 2 and 0.5)",
+        "z0 from answers to other prompts, as in TRL 1.16 if neighbouring rows have different prompts (here rho = 2 and 0.5)",
         "z0 from the matched answers themselves (rho = 2 and -1), biased low",
         lambda: (_kto(2.0, 0.5), _kto(2.0, -1.0)),
     ),

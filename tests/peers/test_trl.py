@@ -24,6 +24,7 @@ from trl_trainers import (
     draw,
     examples_of,
     kto_trainer,
+    mismatched_by_kto,
     online_dpo_trainer,
     orpo_trainer,
     reward_trainer,
@@ -426,6 +427,12 @@ def test_trl_has_the_number_of_a_disagreement(name):
     which, trainer, options = ON_THE_EXAMPLE[name]
     x = examples_of(POLICY, REFERENCE, torch.tensor([[0.5, 0.2]], dtype=torch.float64))
     assert trainer(x, **options).item() == pytest.approx(DISAGREEMENTS[name].numbers()[which], rel=1e-6)
+
+
+def test_the_answers_behind_ktos_z0_are_those_of_the_neighbours():
+    """Mismatched as long as neighbours answer different prompts; ours are always of another prompt."""
+    assert mismatched_by_kto(["a", "b", "c", "d"]) == ["D", "A", "B", "C"]
+    assert mismatched_by_kto(["a", "a", "c", "d"])[1] == "A"
 
 
 def test_the_defaults_that_a_disagreement_names():

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 
 import torch
+from datasets import Dataset
 from torch import Tensor
 from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer
 from trl.import_utils import suppress_experimental_warning
@@ -327,6 +328,24 @@ def kto_trainer(x: Examples, **options) -> Tensor:
     )
     batch = {**answers, **{f"KL_{key}": value for key, value in others.items()}, "label": x.desirable}
     return stub.compute_loss(model_of(x.logp), batch)
+
+
+class Letters:
+    """A tokenizer: one token for each letter."""
+
+    eos_token = "."
+
+    def __call__(self, text: str, **_) -> dict[str, list[int]]:
+        return {"input_ids": [ord(letter) for letter in text]}
+
+
+def mismatched_by_kto(prompts: list[str]) -> list[str]:
+    """Each prompt has one answer, its own capital letter: the answers with which TRL pairs the prompts for z0."""
+    args = options_of(KTOConfig, per_device_train_batch_size=len(prompts), train_sampling_strategy="sequential")
+    stub = trainer(KTOTrainer, args, _tokenizer=Letters(), calculate_KL=True)
+    rows = [{"prompt": p, "completion": p.upper(), "label": bool(i % 2)} for i, p in enumerate(prompts)]
+    prepared = stub._prepare_dataset(Dataset.from_list(rows), Letters(), args, "train")
+    return [chr(answer[0]) for answer in prepared["KL_completion_ids"]]
 
 
 def reward_trainer(x: Examples, margin: float = 0.0, **options) -> Tensor:
