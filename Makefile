@@ -20,7 +20,7 @@ setup: $(READY)  ## make the virtual environment with the tested versions
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[book,dev]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench,book,dev]'
 	touch $@
 
 train: setup  ## train DPO in the lab: two minutes on two cores

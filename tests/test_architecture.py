@@ -50,6 +50,7 @@ def test_imports_go_one_way(path):
 def test_libraries_stay_where_they_belong(path):
     libraries = {name.split(".")[0] for name in imports_of(path)}
     part = part_of(path)
+    assert "trl" not in libraries  # compared with in tests/peers, never needed
     if part != "figures":
         assert "matplotlib" not in libraries
     if part != "theory":

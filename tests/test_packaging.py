@@ -32,14 +32,18 @@ def requirements(*extras):
 
 def test_every_direct_requirement_is_locked_within_its_range():
     locked = {normal(name): number for name, number in LOCKED.items()}
-    for requirement in requirements("book", "dev"):
+    for requirement in requirements("bench", "book", "dev"):
         assert requirement.specifier.contains(locked[normal(requirement.name)]), requirement
 
 
 def test_the_tests_run_on_the_locked_versions():
-    for requirement in requirements("book", "dev"):
+    for requirement in requirements("bench", "book", "dev"):
         locked = {normal(name): number for name, number in LOCKED.items()}[normal(requirement.name)]
         assert version(requirement.name).split("+")[0] == locked, requirement
+
+
+def test_the_product_does_not_need_the_library_it_is_compared_with():
+    assert "trl" in {r.name for r in requirements("bench")} - {r.name for r in requirements("book", "dev")}
 
 
 def test_the_gpu_environment_installs_what_make_setup_installs():

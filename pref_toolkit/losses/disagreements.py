@@ -1,6 +1,7 @@
 """Same name, different loss: where sources and libraries disagree, what each one computes, and what ours is.
 
-Every entry shows both numbers on one small example, so that a reader who meets the other one recognises it.
+Every entry shows both numbers on one small example, so that a reader who meets the other one recognises it. What is said
+of TRL 1.16 was checked on its own code, by ``tests/peers``.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import torch
 
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses.labels import bco, kto
-from pref_toolkit.losses.pairs import cdpo, dpo, ipo, orpo, r_dpo, robust_dpo, simpo, sppo
-from pref_toolkit.losses.token_distributions import ld_dpo
+from pref_toolkit.losses.pairs import cdpo, dpo, f_dpo, ipo, orpo, r_dpo, robust_dpo, simpo, sppo
+from pref_toolkit.losses.token_distributions import ld_dpo, wpo
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,10 @@ def _ld_dpo_at_start() -> tuple[float, float]:
     return ld_dpo(policy, policy, head, head, beta=0.1, alpha=0.5).item(), dpo(tail_in_policy_only, policy).item()
 
 
+def _alpha_divergence(alpha: float) -> float:
+    return f_dpo(POLICY, REFERENCE, divergence="alpha", alpha=alpha).item()
+
+
 def _nll() -> tuple[float, float]:
     nats, tokens = torch.tensor([12.0, 15.0]), torch.tensor([4, 10])
     return (nats / tokens).mean().item(), (nats.sum() / tokens.sum()).item()
@@ -78,43 +83,44 @@ DISAGREEMENTS: dict[str, Disagreement] = {
     "ipo_sum_or_mean": Disagreement(
         ("ipo",),
         "the paper's margin of summed log-probabilities; pass policy.per_token() and reference.per_token() for means",
-        "a margin of means per token, with the same tau",
+        "a margin of means per token, with the same tau: TRL 1.16's DPO trainer, while its online trainer sums",
         lambda: (ipo(POLICY, REFERENCE).item(), ipo(MEAN_POLICY, MEAN_REFERENCE).item()),
     ),
     "simpo_gamma": Disagreement(
         ("simpo",),
-        "gamma is absolute, as in the paper; a ratio is gamma / beta",
+        "gamma is absolute, as in the paper and in TRL 1.16; a ratio is gamma / beta",
         "the authors' script asks for the ratio: beta (lbar_w - lbar_l - ratio)",
         lambda: (simpo(POLICY, beta=2.0, gamma=1.0).item(), simpo(POLICY, beta=2.0, gamma=2.0 * 1.0).item()),
     ),
     "simpo_in_cpo": Disagreement(
         ("simpo", "cpo"),
         "SimPO has no supervised term",
-        "a CPO trainer with SimPO's loss adds -lbar_w until its weight is set to 0",
+        "a CPO trainer with SimPO's loss adds -lbar_w until its weight is set to 0: cpo_alpha in TRL 1.16",
         lambda: (simpo(POLICY).item(), (simpo(POLICY) - MEAN_POLICY.chosen).item()),
     ),
     "dpo_on_means": Disagreement(
         ("dpo",),
         "eq. 7: summed log-probabilities; pass policy.per_token() and reference.per_token() for means",
-        "DPO on means per token, in which beta is weaker by about the length",
+        "DPO on means per token, in which beta is weaker by about the length: sigmoid_norm in TRL 1.16",
         lambda: (dpo(POLICY, REFERENCE).item(), dpo(MEAN_POLICY, MEAN_REFERENCE).item()),
     ),
     "label_smoothing": Disagreement(
         ("cdpo", "robust_dpo"),
         "two methods, cdpo and robust_dpo; cdpo's value",
-        "label_smoothing is the one in one library, the other in another, and ignored in a third; robust_dpo's value",
+        "label_smoothing is the one, the other, or ignored: in TRL 1.16's CPO trainer, its robust loss, and its "
+        "default DPO loss; robust_dpo's value",
         lambda: (cdpo(POLICY, REFERENCE).item(), robust_dpo(POLICY, REFERENCE).item()),
     ),
     "bco_without_shift": Disagreement(
         ("bco",),
         "the shift is the running mean of beta rho (here 0.05)",
-        "a loss for pairs of the same name without the shift",
+        "a loss for pairs of the same name without the shift: bco_pair in TRL 1.16",
         lambda: (_bco(0.05), _bco(0.0)),
     ),
     "sppo_scale": Disagreement(
         ("sppo",),
         "half the squares, beta = 1e-3",
-        "the squares, win probabilities 1 and 0, beta 100 times as large",
+        "the squares, win probabilities 1 and 0, beta 100 times as large: sppo_hard in TRL 1.16",
         lambda: (
             sppo(POLICY, REFERENCE, torch.tensor([[1.0, 0.0]])).item(),
             2 * sppo(POLICY, REFERENCE, torch.tensor([[1.0, 0.0]]), beta=0.1).item(),
@@ -122,32 +128,33 @@ DISAGREEMENTS: dict[str, Disagreement] = {
     ),
     "ld_dpo_reference": Disagreement(
         ("ld_dpo",),
-        "the tail is weighted in policy and reference: log 2 at policy = reference",
+        "the tail is weighted in policy and reference, as in TRL 1.16: log 2 at policy = reference",
         "the tail is weighted in the policy only: the margin does not start at 0",
         _ld_dpo_at_start,
     ),
     "kto_matched": Disagreement(
         ("kto",),
-        "z0 from mismatched prompts and answers (here with rho = 2 and 0.5)",
+        "z0 from answers to other prompts, as in TRL 1.16 if neighbouring rows have different prompts (here rho = 2 and 0.5)",
         "z0 from the matched answers themselves (rho = 2 and -1), biased low",
         lambda: (_kto(2.0, 0.5), _kto(2.0, -1.0)),
     ),
     "kto_clamp": Disagreement(
         ("kto",),
-        "z0 is the mean, then clamped at 0 (here of -3 and 1)",
+        "z0 is the mean, then clamped at 0, as in TRL 1.16 (here of -3 and 1)",
         "each log-ratio is clamped first, so that z0 is above 0",
         lambda: (_kto(-3.0, 1.0), _kto(0.0, 1.0)),
     ),
     "orpo_prompt": Disagreement(
         ("orpo",),
         "the supervised term is over the response",
-        "the supervised term is over prompt and response (here a prompt of 6 tokens and 9 nats)",
+        "the supervised term is over prompt and response: TRL 1.16 (here a prompt of 6 tokens and 9 nats)",
         lambda: (orpo(POLICY).item(), (orpo(POLICY) + MEAN_POLICY.chosen + (9 + 12) / (6 + 4)).item()),
     ),
     "nll_mean": Disagreement(
         ("dpo_nll", "cpo", "orpo", "click"),
         "the supervised term is a mean per token of each response: unchanged by gradient accumulation",
-        "a mean over all tokens of the batch, which changes with the split (here 12 nats of 4 and 15 of 10 tokens)",
+        "a mean over all tokens of the batch, which changes with the split: TRL 1.16 (here 12 nats of 4 tokens and 15 "
+        "of 10)",
         _nll,
     ),
     "ipo_psi": Disagreement(
@@ -161,6 +168,21 @@ DISAGREEMENTS: dict[str, Disagreement] = {
         "beta D plus alpha (n_w - n_l), which follows from a price on length",
         "a survey prints minus",
         lambda: (r_dpo(POLICY, REFERENCE).item(), r_dpo(POLICY, REFERENCE, alpha=-0.1).item()),
+    ),
+    "f_dpo_alpha": Disagreement(
+        ("f_dpo",),
+        "alpha = 0 is the reverse KL and alpha = 1 the forward KL",
+        "1 - alpha goes by the same name: TRL 1.16, where both have the default 1/2 (here alpha = 0.1)",
+        lambda: (_alpha_divergence(0.1), _alpha_divergence(0.9)),
+    ),
+    "wpo_clamp": Disagreement(
+        ("wpo",),
+        "a pair's weight is at most 1",
+        "the weight is not clamped: TRL 1.16 (here log weights of 0.5 and 0.2)",
+        lambda: (
+            wpo(POLICY, REFERENCE, torch.tensor([[0.5, 0.2]])).item(),
+            math.exp(0.5 + 0.2) * dpo(POLICY, REFERENCE).item(),
+        ),
     ),
 }
 """Every disagreement, by name."""

@@ -21,6 +21,11 @@ def kto_of(z0: float) -> float:
     return 1 - sigmoid(0.1 * (2 - z0))
 
 
+def alpha_gap(alpha: float) -> float:
+    """``g(2) - g(-1)`` for ``g(rho) = (1 - exp(-alpha rho)) / alpha``."""
+    return (exp(alpha) - exp(-2 * alpha)) / alpha
+
+
 ODDS = sp(-((-3 - log(1 - exp(-3))) - (-1.5 - log(1 - exp(-1.5)))))
 BY_HAND = {
     "ipo_sum_or_mean": ((3 - 5) ** 2, (0.6 - 5) ** 2),
@@ -36,6 +41,8 @@ BY_HAND = {
     "orpo_prompt": (3 + 0.1 * ODDS, 2.1 + 0.1 * ODDS),
     "nll_mean": ((3 + 1.5) / 2, 27 / 14),
     "ipo_psi": (4, 10 * log(9)),
+    "f_dpo_alpha": (sp(-0.1 * alpha_gap(0.1)), sp(-0.1 * alpha_gap(0.9))),
+    "wpo_clamp": (sp(-0.3), exp(0.7) * sp(-0.3)),
     "r_dpo_sign": (sp(-(0.3 - 0.6)), sp(-(0.3 + 0.6))),
 }
 

@@ -81,6 +81,26 @@ def test_a_tabular_softmax_never_lowers_the_chosen_response():
     assert (first_order > 0).all()
 
 
+def test_the_chosen_response_falls_where_the_gradients_agree_too_well():
+    """To first order log pi(y_w) moves by beta sigma(-beta D) (|g_w|^2 - <g_w, g_l>), g = grad log pi, shared parameters."""
+    generator = torch.Generator().manual_seed(0)
+    falls = []
+    for _ in range(200):
+        features = torch.randn(4, 2, dtype=torch.float64, generator=generator)
+        state = torch.randn(2, dtype=torch.float64, generator=generator).requires_grad_()
+        reference = Logps(torch.randn(1, 2, dtype=torch.float64, generator=generator), torch.ones(1, 2))
+        logp = (features @ state).log_softmax(0)
+        policy = Logps(logp[None, :2], torch.ones(1, 2))
+        g_w, g_l = (torch.autograd.grad(logp[k], state, retain_graph=True)[0] for k in (0, 1))
+        (gradient,) = torch.autograd.grad(losses.dpo(policy, reference, beta=BETA).sum(), state)
+        pull = BETA * torch.sigmoid(-BETA * losses.margin(policy, reference)).item()
+        rate = pull * (g_w @ g_w - g_w @ g_l).item()
+        after = (features @ (state - 1e-6 * gradient)).log_softmax(0)[0]
+        assert (after - logp[0]).item() / 1e-6 == pytest.approx(rate, abs=1e-4)
+        falls.append(rate < 0)
+    assert 20 < sum(falls) < 180
+
+
 @pytest.mark.parametrize(
     "loss, hyperparameters, step, stays",
     [

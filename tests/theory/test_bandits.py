@@ -90,18 +90,26 @@ def test_the_population_is_the_mean_of_samples():
     near(seen[everyone.responses[:, 0], everyone.responses[:, 1]], everyone.weights, 0.004)
 
 
-def test_fresh_samples_at_each_step_with_adam():
-    generator = torch.Generator().manual_seed(0)
-    path = minimise(
-        losses.ipo,
-        lambda: bandits.sampled_pairs(total_order(3), 9, generator),
-        [1 / 3] * 3,
-        steps=2000,
-        learning_rate=0.01,
-        optimiser=torch.optim.Adam,
-        tau=0.5,
-    )
-    near(-path[-500:].mean(dim=0).log().diff(), 2 / 3, 0.05)
+@pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
+def test_the_bandit_of_ipos_paper(tau):
+    """Section 5.4 as we read it: three actions in a total order, logits from 0, Adam at .01, nine fresh pairs a step.
+
+    4,000 steps instead of 18,000; the mean of the second half has the gaps of the optimum within 1 %. On the same pairs
+    DPO with beta = tau is certain of the best action.
+    """
+
+    def learn(loss, **given):
+        generator = torch.Generator().manual_seed(0)
+
+        def nine():
+            return bandits.sampled_pairs(total_order(3), 9, generator)
+
+        adam = {"steps": 4000, "learning_rate": 0.01, "optimiser": torch.optim.Adam}
+        return minimise(loss, nine, [1 / 3] * 3, **adam, **given)
+
+    gaps = -learn(losses.ipo, tau=tau)[2000:].log().mean(dim=0).diff()
+    np.testing.assert_allclose(gaps, 1 / (3 * tau), rtol=0.01)
+    assert learn(losses.dpo, beta=tau)[-1, 0] > 0.99
 
 
 def test_a_loss_that_reads_lengths():

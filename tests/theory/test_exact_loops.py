@@ -97,6 +97,11 @@ def test_what_rso_keeps_follows_the_rlhf_optimum(beta):
     near(kept.sum(), torch.exp(log_z - REWARD.max() / beta), 1e-14)
 
 
+def test_rso_goes_from_the_reference_to_the_best_response():
+    near(acceptance(REWARD, 1e9), [1, 1, 1, 1], 1e-8)
+    near(acceptance(REWARD, 1e-3), [0, 0, 1, 0], 1e-12)
+
+
 def test_the_nash_policy_of_the_cycle():
     policy = nash_policy(CYCLE, (0.6, 0.3, 0.1), tau=0.1)
     near(policy, [0.4927, 0.1541, 0.3531], 5e-5)
