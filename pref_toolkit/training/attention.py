@@ -110,14 +110,14 @@ def by_varlen(segments: Segments, device: torch.device) -> Attend:
             key_ends.append(len(keys))
     longest = lambda ends: max(b - a for a, b in pairwise(ends))
     index = torch.tensor(keys, device=device)
-    bounds = [torch.tensor(ends, dtype=torch.int32, device=device) for ends in (query_ends, key_ends)]
-    lengths = [longest(query_ends), longest(key_ends)]
+    tensor = lambda ends: torch.tensor(ends, dtype=torch.int32, device=device)
+    bounds: tuple[Any, ...] = (tensor(query_ends), tensor(key_ends), longest(query_ends), longest(key_ends))
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
-        q, k, v = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
+        q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
         grouped = k.shape[1] != q.shape[1]
         out: Any = varlen_attn(
-            q.contiguous(), k[index], v[index], *bounds, *lengths, scale=scale, window_size=(-1, 0), enable_gqa=grouped
+            q.contiguous(), k[index], v[index], *bounds, scale=scale, window_size=(-1, 0), enable_gqa=grouped
         )
         return out[None]
 
@@ -183,10 +183,10 @@ def agrees(way: Way, heads: int, size: int, config: Any, device: torch.device, d
     *inputs, outer = (torch.randn(s, generator=random).to(device, dtype) for s in shapes)
     results = []
     for candidate in (by_segment, way):
-        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        q, k, v = (tensor.clone().requires_grad_() for tensor in inputs)
         try:
-            out = candidate(segments, device)(*leaves, None)
-            results.append([out.detach(), *torch.autograd.grad(out, leaves, outer)])
+            out = candidate(segments, device)(q, k, v, None)
+            results.append([out.detach(), *torch.autograd.grad(out, [q, k, v], outer)])
         except Exception:  # whatever a kernel says that does not know the device, type or shape
             return False
     error = lambda a, b: float((a.float() - b.float()).norm() / b.float().norm())

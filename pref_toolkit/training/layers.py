@@ -20,7 +20,7 @@ PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 
 def last_layer(base: Any) -> Any | None:
     """The last decoder layer if it has the parts of Llama's, or None."""
-    layers = getattr(base.base_model, "layers", None)
+    layers: Any = getattr(base.base_model, "layers", None)
     known = isinstance(layers, nn.ModuleList) and {name for name, _ in layers[-1].named_children()} == PARTS
     return layers[-1] if known else None
 

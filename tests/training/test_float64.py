@@ -1,0 +1,161 @@
+"""Losses and adapter gradients of the fast way against the obvious computation in float64: a padded row for each response.
+
+A loss may be off by 5e-6 of its size or of 1, whichever is larger. The error of a gradient is the norm of the difference over
+the norm of the gradient, tensor by tensor: at most 1e-5.
+"""
+
+from copy import deepcopy
+from dataclasses import replace
+
+import pytest
+import torch
+from accelerate import Accelerator
+from test_scoring import SHAPES, SMALL, examples_of, model_of
+from torch import nn
+from torch.nn.functional import logsigmoid
+from transformers import Gemma2Config, Gemma3TextConfig, MistralConfig
+
+from pref_toolkit.data import Report
+from pref_toolkit.data.batches import separate
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.losses import METHODS
+from pref_toolkit.training.inputs import Inputs
+from pref_toolkit.training.loop import accumulate
+from pref_toolkit.training.models import new_reward_head, trainable, with_adapters
+from pref_toolkit.training.scoring import Scorer, reference
+
+MORE_SHAPES = {
+    "mistral, a window too short": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=12),
+    "gemma2, capped logits": Gemma2Config(
+        **SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64, final_logit_softcapping=3.0
+    ),
+    "gemma3": Gemma3TextConfig(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64),
+}
+FALLBACKS = {"mistral, a window too short": "rows", "gemma2, capped logits": "mask", "gemma2, soft-capped": "mask"}
+
+
+class Naive(nn.Module):
+    """Every reading by its definition: one padded row a response, all logits, ``log_softmax``, a response at a time."""
+
+    def __init__(self, model, reward_head=None):
+        super().__init__()
+        self.model, self.reward_head, self.longest = model.double(), reward_head and reward_head.double(), 64
+
+    def collate(self, examples):
+        if self.reward_head is not None:
+            examples = [replace(e, responses=[[*r, r[-1]] for r in e.responses]) for e in examples]
+        return separate(examples)
+
+    def check_head(self):
+        pass
+
+    def vocabulary(self):
+        return 61
+
+    def forward(self, batch, readings=("sums",), reference_hidden=None):
+        output = self.model(input_ids=batch.input_ids, attention_mask=batch.present, output_hidden_states=True)
+        log_p = output.logits.log_softmax(-1).flatten(0, 1)[batch.scored]
+        lengths = batch.tokens.flatten().tolist()
+        token = log_p.gather(-1, batch.targets[:, None])[:, 0].split(lengths)
+        p = log_p.split(lengths)
+        shortest = batch.tokens.amin(1).repeat_interleave(batch.tokens.shape[1]).tolist()
+        made = {"sums": [t.sum() for t in token], "heads": [t[:n].sum() for t, n in zip(token, shortest)]}
+        if "entropies" in readings:
+            made["entropies"] = [-(q.exp() * q).sum() for q in p]
+        if "log_weights" in readings:
+            made["log_weights"] = [(t - q.exp().square().sum(-1).log()).mean().detach() for t, q in zip(token, p)]
+        if "sequence_kls" in readings:
+            made["sequence_kls"] = [(r.exp() * (r - q)).sum() for r, q in zip(reference_hidden.split(lengths), p)]
+        if "rewards" in readings:
+            hidden = output.hidden_states[-1].flatten(0, 1)[batch.scored].split(lengths)
+            made["rewards"] = [self.reward_head(h[-1])[0] for h in hidden]
+        values = {name: torch.stack(given).view(batch.tokens.shape) for name, given in made.items()}
+        return values | {"hidden": log_p}  # the reference hands on its distributions themselves
+
+
+def policy_of(config):
+    """A policy away from its reference."""
+    policy = with_adapters(model_of(config), rank=4, alpha=None, dropout=0.0)
+    torch.manual_seed(3)
+    for name, value in trainable(policy).items():
+        nn.init.normal_(value, std=0.05 if "lora_B" in name else 0.2)
+    return policy.eval()
+
+
+def assert_close(fast, naive):
+    (loss, gradients), (true_loss, true_gradients) = fast, naive
+    assert ((loss - true_loss).abs() <= 5e-6 * true_loss.abs().clamp(min=1)).all()
+    assert any(g.norm() > 0 for g in true_gradients.values())
+    for name, expected in true_gradients.items():
+        assert (gradients[name] - expected).norm() <= 1e-5 * expected.norm(), name
+
+
+def difference(scorer, examples):
+    """A loss of any number of responses, and its gradients."""
+    batch = scorer.collate(examples)
+    weight = torch.linspace(1, -1, batch.tokens.shape[1], dtype=torch.float64)
+    with reference(scorer.model):
+        under_reference = scorer(batch)["sums"]
+    loss = -logsigmoid(0.1 * ((scorer(batch)["sums"] - under_reference) * weight).sum(1))
+    loss.mean().backward()
+    return loss.detach(), {name: value.grad for name, value in trainable(scorer.model).items()}
+
+
+def compare(config, examples, route="auto"):
+    policy = policy_of(config)
+    naive = Naive(deepcopy(policy))
+    scorer = Scorer(policy, 64, route)
+    assert_close(difference(scorer, examples), difference(naive, examples))
+    return scorer.route
+
+
+@pytest.mark.parametrize("shape", {**SHAPES, **MORE_SHAPES})
+def test_every_shape(shape):
+    route = compare({**SHAPES, **MORE_SHAPES}[shape], examples_of(3))
+    assert route == FALLBACKS.get(shape, "segments")
+
+
+@pytest.mark.parametrize("route", ["rows", "mask", "segments"])
+@pytest.mark.parametrize("k", range(1, 9))
+def test_every_number_of_responses(k, route):
+    compare(SHAPES["llama"], examples_of(k), route)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gemma", "mistral, a window too short"])
+@pytest.mark.parametrize("length", [1, 5])
+def test_prompts_of_one_token_with_nothing_in_common(shape, length):
+    examples = [Encoded([10 + i], [[20 + i] * length, [30 + i, 40]], where=f"row {i}") for i in range(4)]
+    compare({**SHAPES, **MORE_SHAPES}[shape], examples)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method(method):
+    """From rows to gradients as in training, in forwards of few tokens."""
+    needs = METHODS[method].needs
+    examples = [
+        replace(
+            e,
+            where=f"row {i}",
+            responses=e.responses[: 1 if "desirable" in needs else 2],
+            scores=(2.0, 0.5 + i / 10),
+            win_probabilities=(0.7, 0.2),
+            desirable=i % 3 != 0,
+        )
+        for i, e in enumerate(examples_of(2, n=4))
+    ]
+    policy = policy_of(SHAPES["llama"])
+    results = []
+    for make in (lambda p, head: Scorer(p, 64, reward_head=head), Naive):
+        own = deepcopy(policy)
+        inputs = Inputs(METHODS[method], METHODS[method].check(), Accelerator())
+        inputs.fitting(examples, Report(), "stop")
+        head = new_reward_head(own) if inputs.trains_rewards else None
+        if head is not None:
+            nn.init.constant_(head.weight, 0.1)
+        scorer = make(own, head)
+        inputs.prepare(scorer, examples, 30)
+        mine = [inputs.arranged(e) for e in examples]
+        around = inputs.around(scorer, mine, 30, 0)
+        losses, _ = accumulate(inputs.accelerator, scorer, mine, len(mine), inputs, around, 30, 0)
+        results.append((losses, {n: p.grad for n, p in scorer.named_parameters() if p.requires_grad}))
+    assert_close(*results)
