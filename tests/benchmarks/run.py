@@ -250,7 +250,7 @@ def by_size(base: Any, vocabulary: int, max_length: int, sizes: list[int]) -> li
     scorer = Ours(base, "simpo", max_length=max_length)
     scorer.step(pairs[:PAIRS])
     found = []
-    seconds = tokens = done = 0
+    seconds, tokens, done = 0.0, 0, 0
     for size in sizes:
         for part in micro_batches(pairs[done:size], TrainConfig().tokens_per_forward):
             seconds += machine.seconds("cpu", scorer.step, part)
