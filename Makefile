@@ -53,7 +53,7 @@ bench: setup  ## compare with TRL on this CPU, a quarter of an hour on two quiet
 	$(BIN)/python tests/benchmarks/run.py
 
 bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
-	$(BIN)/python tests/benchmarks/gpu.py
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python tests/benchmarks/gpu.py
 
 lock: setup  ## write the installed versions to constraints.txt
 	(echo "# The versions this repository is tested with; written by \`make lock\`."; \

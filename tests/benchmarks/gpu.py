@@ -7,6 +7,7 @@ Tokens and pairs a second, peak memory, and the share of the GPU's own matmul ra
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.util
 import json
 import statistics
@@ -85,6 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
                 result["contestants"][name] = time_one(name, base, batches, arguments, result["matmul_rate"])
             except torch.cuda.OutOfMemoryError:
                 result["contestants"][name] = {"out_of_memory": True}
+            gc.collect()  # trainers refer to themselves
             if on_gpu:
                 torch.cuda.empty_cache()
     return result

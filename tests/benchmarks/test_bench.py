@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import arithmetic
+import memory
 import pytest
 import torch
 import workload
@@ -17,7 +15,6 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pref_toolkit.data.tokens import Encoded
 
-HERE = Path(__file__).parent
 VOCABULARY, MAX_LENGTH = 300, 40
 EXAMPLES = [
     Encoded(list(range(10, 22)), [[3, 4, 5, 6, 7], [8, 9]], where="a"),
@@ -120,5 +117,8 @@ def test_without_a_gpu_one_sentence_says_so(monkeypatch):
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
-    command = [sys.executable, str(HERE / "memory.py"), "--help"]
-    assert "peak" in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    batch = {"profile": "hh", "seed": 0, "first": 1, "count": 2, "max_length": MAX_LENGTH}
+    peak = memory.peak_above_model("ours", "tiny", VOCABULARY, batch, threads=1)
+    assert 2**16 < peak < 2**28
+    with pytest.raises(RuntimeError, match="measuring the memory of 'nobody'"):
+        memory.peak_above_model("nobody", "tiny", VOCABULARY, batch, threads=1)
