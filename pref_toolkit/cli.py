@@ -70,7 +70,7 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
     )
     train.add_class_arguments(TrainConfig, skip={"resume"})
     if argv[:1] == ["train"]:
-        from pref_toolkit.training.run import find_method
+        from pref_toolkit.losses import find_method
 
         method = find_method(str(_asked_for("method", argv, "dpo")))
         for name, default in method.hyperparameters.items():

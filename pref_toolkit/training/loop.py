@@ -23,6 +23,7 @@ from pref_toolkit import metrics
 from pref_toolkit.data import Report, prepare
 from pref_toolkit.data.batches import micro_batches, packed_length
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.losses import find_method
 from pref_toolkit.training import checkpoints, generation, models, run
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.inputs import Inputs, Scored, joined
@@ -83,7 +84,7 @@ def train(
         Terminated: after SIGTERM, with a checkpoint saved.
     """
     config = config or TrainConfig()
-    chosen_method = run.find_method(method)
+    chosen_method = find_method(method)
     settings = chosen_method.check(**hyperparameters)
     torch.manual_seed(config.seed)
     accelerator = Accelerator(log_with=config.log_with, project_dir=config.output)

@@ -12,7 +12,6 @@ import os
 import platform
 import shutil
 from dataclasses import asdict
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ import torch
 
 from pref_toolkit.data import Report
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.losses import METHODS, Method
 from pref_toolkit.training import checkpoints, models
 from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
 from pref_toolkit.training.config import TrainConfig
@@ -31,16 +29,6 @@ FREE = {
     *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
     *("route", "save_every", "keep", "on_bad_row", "log_with"),
 }
-
-
-def find_method(name: str) -> Method:
-    """A method by name; a ValueError names the nearest if there is none."""
-    if name in METHODS:
-        return METHODS[name]
-    near = get_close_matches(name, METHODS, n=1)
-    raise ValueError(
-        f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
-    )
 
 
 def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], list[Encoded]]:
