@@ -33,6 +33,8 @@ class TrainConfig:
         keep: newest checkpoints to keep.
         route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
+        reference_store: directory that keeps the reference's log-probabilities from run to run: each example is scored once for
+            all epochs, methods and hyperparameters, and never again. In a single epoch it saves nothing.
         on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
         log_with: also send the metrics to this tracker, through accelerate.
     """
@@ -59,6 +61,7 @@ class TrainConfig:
     keep: int = 2
     route: Literal["auto", "segments", "mask", "rows"] = "auto"
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    reference_store: str | None = None
     on_bad_row: Literal["stop", "skip"] = "stop"
     log_with: Literal["tensorboard", "wandb"] | None = None
 
