@@ -122,6 +122,7 @@ def train(arguments: Namespace) -> None:
         raise _Usage("train wants --data FILE for any model but the lab")
 
     import torch
+    from accelerate import PartialState
 
     from pref_toolkit import report
     from pref_toolkit.losses import METHODS
@@ -139,8 +140,12 @@ def train(arguments: Namespace) -> None:
 
         data = lab.rows(lab.defaults.PAIRS, method.needs, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
+    processes = PartialState()
+    processes.destroy_process_group()
+    if not processes.is_main_process:
+        return
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab" and history.reward_head is None:
+    if arguments.model == "lab" and history.reward_head is None and processes.num_processes == 1:
         from pref_toolkit import lab
 
         judged = lab.evaluate(history.model, tokenizer, seed=config.seed)

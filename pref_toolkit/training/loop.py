@@ -88,7 +88,9 @@ def train(
     chosen_method = find_method(method)
     settings = chosen_method.check(**hyperparameters)
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(log_with=config.log_with, project_dir=config.output)
+    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones.
+    no_gpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=no_gpu, log_with=config.log_with, project_dir=config.output)
     if isinstance(model, str):
         model, tokenizer = models.load(model, precision=config.precision)
     encoded, report = prepare(examples, tokenizer, max_length=config.max_length, on_bad_row=config.on_bad_row)
@@ -219,7 +221,9 @@ def train(
     answers, history.after["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
     history.samples = [sample | {"after": answer} for sample, answer in zip(history.samples, answers)]
     record.finish(history.after, history.samples, policy, {name: processes.whole(w) for name, w in weights.items()})
-    accelerator.end_training()
+    for tracker in accelerator.trackers:  # `end_training` would end the group of processes too, and with it the next run
+        tracker.finish()
+    accelerator.wait_for_everyone()
     return history
 
 

@@ -148,7 +148,9 @@ def readings_of(
         known = processes.everyones(
             accelerator, [store.read(set(by_key), names) if accelerator.is_main_process else {}]
         )[0]
-        accelerator.print(f"reference: stored, {len(known)} of {len(by_key)} found in {store.directory.parent}")
+        accelerator.print(
+            f"reference ({', '.join(names)}): stored, {len(known)} of {len(by_key)} found in {store.directory.parent}"
+        )
     missing = [k for k in by_key if k not in known]
     with tqdm(total=len(missing), desc="reference", disable=not (missing and accelerator.is_main_process)) as bar:
         for start in range(0, len(missing), AT_ONCE):
