@@ -6,6 +6,7 @@ where each holds a part of them (FSDP), all must go forward equally often, since
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -34,6 +35,9 @@ def prepared(accelerator: Accelerator, scorer: Any, optimizer: Any) -> tuple[Any
             raise ValueError("FSDP wants version 2: set fsdp_version: 2 in accelerate's configuration")
         # What accelerate asks a model for: the layers that are spread one by one.
         scorer._no_split_modules = scorer.model.get_base_model()._no_split_modules
+        warnings.filterwarnings(
+            "ignore", message="FSDP2-wrapped module .* returned a view"
+        )  # and nobody writes into it
         scorer, optimizer = accelerator.prepare(scorer, optimizer)
         first = scorer.collate([Encoded([0], [[0]], where="first")]).to(accelerator.device)
         with torch.no_grad():
