@@ -70,7 +70,7 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
     )
     train.add_class_arguments(TrainConfig, skip={"resume"})
     if argv[:1] == ["train"]:
-        from pref_toolkit.training.run import find_method
+        from pref_toolkit.losses import find_method
 
         method = find_method(str(_asked_for("method", argv, "dpo")))
         for name, default in method.hyperparameters.items():
@@ -122,6 +122,7 @@ def train(arguments: Namespace) -> None:
         raise _Usage("train wants --data FILE for any model but the lab")
 
     import torch
+    from accelerate import PartialState
 
     from pref_toolkit import report
     from pref_toolkit.losses import METHODS
@@ -140,8 +141,12 @@ def train(arguments: Namespace) -> None:
         k = lab.defaults.RANKED.get(method.name, 2)
         data = lab.rows(lab.defaults.PAIRS, method.needs, k=k, seed=config.seed)
     history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
+    processes = PartialState()
+    processes.destroy_process_group()
+    if not processes.is_main_process:
+        return
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab":
+    if arguments.model == "lab" and processes.num_processes == 1:
         from pref_toolkit import lab
 
         judged = _judge(history.model, history.reward_head, tokenizer, config.seed)

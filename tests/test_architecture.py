@@ -1,6 +1,8 @@
 """Imports go one way, and only where the design says."""
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -79,3 +81,37 @@ def test_a_wrong_import_would_be_seen(tmp_path):
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from pref_toolkit.cli import main\n")
     assert parts_imported(path) == {"cli"}
+
+
+HEAVY = {
+    "torch",
+    "numpy",
+    "scipy",
+    "transformers",
+    "tokenizers",
+    "peft",
+    "accelerate",
+    "datasets",
+    "sympy",
+    "matplotlib",
+}
+
+
+@pytest.mark.parametrize(
+    "started, allowed",
+    [
+        ("import pref_toolkit", set()),
+        ("from pref_toolkit.cli import main; main(['--help'])", set()),
+        ("from pref_toolkit import losses", {"torch", "numpy"}),
+        ("from pref_toolkit.cli import main; main(['train', '--method', 'dppo'])", {"torch", "numpy"}),
+        ("from pref_toolkit.cli import main; main(['train', '--model', 'tiny', '--help'])", {"torch", "numpy"}),
+    ],
+)
+def test_nothing_heavy_is_imported_before_it_is_needed(started, allowed):
+    """In a process of its own: what a user waits for before the first line of help."""
+    ask = f"import atexit, sys\natexit.register(lambda: print('LOADED', *sys.modules))\n{started}"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True, cwd=PACKAGE.parent)
+    assert done.returncode == 0, done.stderr
+    loaded = done.stdout.rpartition("LOADED ")[2].split()
+    assert "pref_toolkit" in loaded
+    assert HEAVY & set(loaded) <= allowed

@@ -24,7 +24,7 @@ name                  shape          what it is
 
 # The order of definition is the order of METHODS: reward models, pairs, lists, labels, token distributions.
 # isort: off
-from pref_toolkit.losses.method import METHODS, Method
+from pref_toolkit.losses.method import METHODS, Method, find_method
 from pref_toolkit.losses.inputs import log_ratios, margin
 from pref_toolkit.losses.rewards import bradley_terry, plackett_luce
 from pref_toolkit.losses.pairs import (
@@ -73,6 +73,7 @@ __all__ = [
     "dpop",
     "exo",
     "f_dpo",
+    "find_method",
     "gpo",
     "hinge_dpo",
     "ipo",

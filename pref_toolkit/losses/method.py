@@ -110,6 +110,16 @@ METHODS: dict[str, Method] = {}
 """Every method by name, in the order of definition."""
 
 
+def find_method(name: str) -> Method:
+    """A method by name; a ValueError names the nearest if there is none."""
+    if name in METHODS:
+        return METHODS[name]
+    near = get_close_matches(name, METHODS, n=1)
+    raise ValueError(
+        f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
+    )
+
+
 Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 

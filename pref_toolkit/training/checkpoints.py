@@ -60,15 +60,15 @@ def save(
         for name, content in tensors.items():
             path = partial / f"{name}.safetensors"
             save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, path)
-            _sync(path)
-            listed[path.name] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+            sync(path)
+            listed[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
         manifest = {"step": step, "files": listed, "identity": identity}
         (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        _sync(partial / MANIFEST)
-        _sync(partial)
+        sync(partial / MANIFEST)
+        sync(partial)
         _read(partial)
         os.rename(partial, final)
-        _sync(directory)
+        sync(directory)
     except Exception as error:  # safetensors has an error type of its own for a full disk
         shutil.rmtree(partial, ignore_errors=True)
         size = sum(v.numel() * v.element_size() for content in tensors.values() for v in content.values())
@@ -110,7 +110,7 @@ def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
         if Path(name).name != name:
             raise ValueError(f"{MANIFEST} names a file outside its directory: {name!r}")
         file = path / name
-        if file.stat().st_size != facts["bytes"] or _sha256(file) != facts["sha256"]:
+        if file.stat().st_size != facts["bytes"] or sha256(file) != facts["sha256"]:
             raise ValueError(f"{name} is not what the manifest says")
         tensors[name.removesuffix(".safetensors")] = load_file(file)
     return Checkpoint(int(manifest["step"]), tensors, manifest["identity"], skipped or [])
@@ -120,12 +120,12 @@ def _newest_first(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"), reverse=True)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -134,16 +134,12 @@ def _sync(path: Path) -> None:
 
 
 def rng_state() -> dict[str, Tensor]:
-    """Torch's random state on the CPU and on every GPU."""
+    """Torch's random state on the CPU and on this process's GPU."""
     state = {"cpu": torch.get_rng_state()}
-    return (
-        state | {f"cuda:{i}": s for i, s in enumerate(torch.cuda.get_rng_state_all())}
-        if torch.cuda.is_available()
-        else state
-    )
+    return state | {"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_available() else state
 
 
 def set_rng_state(state: dict[str, Tensor]) -> None:
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available():
-        torch.cuda.set_rng_state_all([s for name, s in sorted(state.items()) if name != "cpu"])
+        torch.cuda.set_rng_state(state["cuda"])

@@ -34,6 +34,8 @@ class TrainConfig:
         route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
         gradient_checkpointing: run each layer again in the backward rather than keep what it computed: less memory, more time.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
+        reference_store: directory that keeps the reference's log-probabilities from run to run: each example is scored once for
+            all epochs, methods and hyperparameters, and never again. In a single epoch it saves nothing.
         on_bad_row: ``stop`` at a malformed row of the data, or ``skip`` and count it.
         log_with: also send the metrics to this tracker, through accelerate.
     """
@@ -61,6 +63,7 @@ class TrainConfig:
     route: Literal["auto", "segments", "mask", "rows"] = "auto"
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    reference_store: str | None = None
     on_bad_row: Literal["stop", "skip"] = "stop"
     log_with: Literal["tensorboard", "wandb"] | None = None
 

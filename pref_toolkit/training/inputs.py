@@ -14,18 +14,18 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import gather_object
 from torch import Tensor
-from tqdm import tqdm
 
 from pref_toolkit import metrics
 from pref_toolkit.data import DataError, Report
-from pref_toolkit.data.batches import micro_batches
+from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import Method
+from pref_toolkit.training import processes, references
 from pref_toolkit.training.models import NotFiniteError
-from pref_toolkit.training.scoring import DISTRIBUTIONS, Scorer, reference, score
+from pref_toolkit.training.references import Readings, Store, readings_of
+from pref_toolkit.training.scoring import DISTRIBUTIONS, Scorer, evaluation, reference
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,10 @@ class Scored:
     def detach(self) -> Scored:
         """The same numbers without their gradient."""
         return replace(self, policy={name: value.detach() for name, value in self.policy.items()})
+
+    def to(self, device: Any) -> Scored:
+        moved = lambda readings: {name: value.to(device) for name, value in readings.items()}
+        return replace(self, tokens=self.tokens.to(device), policy=moved(self.policy), reference=moved(self.reference))
 
     def record(self, readings: dict[str, Tensor]) -> Logps:
         return Logps(readings["sums"][:, : self.k], self.tokens[:, : self.k])
@@ -103,6 +107,8 @@ class Inputs:
         accelerator: the devices of the run.
         k: responses to each prompt, known once the rows are.
         targets: whether a row brings a supervised response of its own.
+        store: where the reference's readings are kept from run to run, if anywhere.
+        stored: the reference's readings of all training examples, if its store is read.
         dispersion: by the place of an example, known before the first step.
         seen: sum and number of ``beta rho`` over the answers of all updates so far, in float64.
     """
@@ -112,6 +118,8 @@ class Inputs:
     accelerator: Accelerator
     k: int = 0
     targets: bool = False
+    store: Store | None = None
+    stored: Readings = field(default_factory=dict)
     dispersion: dict[str, float] = field(default_factory=dict)
     seen: Tensor = field(default_factory=lambda: torch.zeros(2, dtype=torch.float64))
 
@@ -188,26 +196,35 @@ class Inputs:
             return f"{self.method.name} refuses {named}: {str(error).rpartition(' in row ')[0] or error}"
         return None
 
-    def prepare(self, scorer: Scorer, training: list[Encoded], forward_tokens: int) -> None:
-        """What must be known of the whole data set: one pass of the reference over it where dispersions are read.
+    def prepare(self, scorer: Scorer, training: list[Encoded], forward_tokens: int, stop: Sequence[int] = ()) -> None:
+        """What must be known of the whole data set: the reference's readings if they are stored, and dispersions.
 
         Raises:
             ModelError: if the method reads whole distributions, which the model does not show.
             NotFiniteError: naming the example whose dispersion is not a finite number.
+            Interrupted: if ``stop`` is filled meanwhile.
         """
         if DISTRIBUTIONS & {*self.of_policy} or "dispersion" in self.names:
-            scorer.check_head()
+            with processes.gathered(scorer):
+                scorer.check_head()
+        if self.store is not None and self.of_reference:
+            if {*self.of_reference} <= references.KEPT:
+                arranged = [self.arranged(e) for e in training]
+                self.stored = readings_of(
+                    scorer, arranged, self.of_reference, self.accelerator, forward_tokens, self.store, stop
+                )
+            else:
+                self.accelerator.print(f"reference: live, {self.method.name} reads its whole distributions")
         if "dispersion" not in self.names:
             return
         log_v, raw = math.log(scorer.vocabulary()), {}
-        for part in tqdm(micro_batches(training, forward_tokens), desc="entropy of the reference"):
-            batch = scorer.collate(part).to(self.accelerator.device)
-            with reference(scorer.model):
-                entropies = scorer(batch, ["entropies"])["entropies"]
-            for example, mean in zip(part, (entropies.sum(1) / batch.tokens.sum(1)).tolist()):
-                if not 0 < mean < math.inf:
-                    raise NotFiniteError(f"the reference's mean entropy on {example.where} is {mean}, want it above 0")
-                raw[example.where] = -math.log(mean / log_v)
+        entropies = readings_of(scorer, training, ["entropies"], self.accelerator, forward_tokens, self.store, stop)
+        for example in training:
+            total = entropies[references.key(example)]["entropies"].sum().item()
+            mean = total / sum(map(len, example.responses))
+            if not 0 < mean < math.inf:
+                raise NotFiniteError(f"the reference's mean entropy on {example.where} is {mean}, want it above 0")
+            raw[example.where] = -math.log(mean / log_v)
         if not sum(raw.values()) > 0:
             raise NotFiniteError(
                 "the reference's distributions are all uniform: no prompt is less dispersed than another"
@@ -236,22 +253,45 @@ class Inputs:
                     f"step {step}: {self.method.name} scores answers after other prompts of the same update, but the "
                     f"{len(update)} of this one, {update[0].where} among them, hold no other; raise batch_size"
                 )
-            mine = pairs[self.accelerator.process_index :: self.accelerator.num_processes]
-            ratios = []
-            if mine:
-                under_policy, under_reference = score(scorer, mine, self.accelerator.device, forward_tokens)
-                ratios = (under_policy.sums - under_reference.sums).flatten().tolist()
-            out["kl"] = torch.tensor(self.everyones(ratios), device=self.accelerator.device)
+            ratios = processes.agreed(self.accelerator, lambda: self._log_ratios(scorer, pairs, forward_tokens))
+            everyones = processes.everyones(self.accelerator, ratios)
+            out["kl"] = torch.tensor(everyones, device=self.accelerator.device)
         return out
+
+    def _log_ratios(self, scorer: Scorer, examples: list[Encoded], forward_tokens: int) -> list[float]:
+        """``log pi - log pi_ref`` of this process's share of the examples' responses."""
+        ratios: list[float] = []
+        mine, idle = processes.shares(self.accelerator, examples, forward_tokens)
+        for n, part in enumerate([*mine, *idle]):
+            batch = scorer.collate(part).to(self.accelerator.device)
+            with evaluation(scorer.model):
+                under_policy = scorer(batch)["sums"]
+            with reference(scorer.model):
+                under_reference = scorer(batch)["sums"]
+            ratios += (under_policy - under_reference).flatten().tolist() if n < len(mine) else []
+        return ratios
+
+    def under_reference(self, scorer: Scorer, batch: Batch, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """The readings of the reference that the method wants of a batch: stored, or from a forward."""
+        if self.stored:
+            rows = [self.stored[references.key(e)] for e in examples]
+            return {n: torch.stack([r[n] for r in rows]).to(batch.tokens.device) for n in self.of_reference}
+        if not self.of_reference:
+            return {}
+        with reference(scorer.model):
+            return scorer(batch, self.of_reference)
 
     def loss(self, scored: Scored) -> Tensor:
         """``(B,)`` losses of scored examples."""
         optional = {name: INPUTS[name].make(scored) for name in self.method.optional}
         return self.method.loss(*(INPUTS[name].make(scored) for name in self.names), **optional, **self.settings)
 
-    def everyones(self, mine: list[Any]) -> list[Any]:
-        """The lists of all devices, one behind the other."""
-        return gather_object(mine) if self.accelerator.num_processes > 1 else mine
+    def others(self, mine: Scored) -> list[Scored]:
+        """What the other processes scored in this update."""
+        here = self.accelerator.process_index
+        parts = processes.everyones(self.accelerator, [(here, replace(mine, around={}).to("cpu"))])
+        device = self.accelerator.device
+        return [replace(theirs, around=mine.around).to(device) for place, theirs in parts if place != here]
 
     def measured(self, scored: Scored) -> dict[str, float | None]:
         """The metrics of an update."""
@@ -264,11 +304,11 @@ class Inputs:
     # After an update
 
     def after(self, scored: Scored) -> None:
-        """Take the answers of an update that is done into the running mean."""
+        """Take the answers of an update that is done, on all devices, into the running mean."""
         if "shift" in self.names:
             rewards = self.settings["beta"] * (scored.policy["sums"] - scored.reference["sums"]).double()
             new = torch.stack([rewards.sum(), rewards.new_tensor(rewards.numel())])
-            self.seen += self.accelerator.reduce(new).cpu()
+            self.seen += new.cpu()
 
     def state(self) -> dict[str, Tensor]:
         """What a checkpoint must hold."""

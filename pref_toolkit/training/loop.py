@@ -21,9 +21,10 @@ from tqdm import tqdm
 
 from pref_toolkit import metrics
 from pref_toolkit.data import Report, prepare
-from pref_toolkit.data.batches import micro_batches, packed_length
+from pref_toolkit.data.batches import packed_length
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.training import checkpoints, generation, models, run
+from pref_toolkit.losses import find_method
+from pref_toolkit.training import checkpoints, generation, models, processes, references, run
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.inputs import Inputs, Scored, joined
 from pref_toolkit.training.models import NotFiniteError
@@ -68,6 +69,7 @@ def train(
     """Train a policy's LoRA adapters on preference examples; of a reward model, the reward head too.
 
     An update is the mean of the method's loss over ``batch_size`` examples, however they are split into forwards or devices.
+    Several devices are used if the process was started by ``accelerate launch`` or ``torchrun``.
 
     Args:
         model: a causal LM, a PeftModel, a hub id, a directory, ``"tiny"`` or ``"lab"``.
@@ -83,10 +85,12 @@ def train(
         Terminated: after SIGTERM, with a checkpoint saved.
     """
     config = config or TrainConfig()
-    chosen_method = run.find_method(method)
+    chosen_method = find_method(method)
     settings = chosen_method.check(**hyperparameters)
     torch.manual_seed(config.seed)
-    accelerator = Accelerator(log_with=config.log_with, project_dir=config.output)
+    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones.
+    no_gpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=no_gpu, log_with=config.log_with, project_dir=config.output)
     if isinstance(model, str):
         model, tokenizer = models.load(model, precision=config.precision)
     encoded, report = prepare(examples, tokenizer, max_length=config.max_length, on_bad_row=config.on_bad_row)
@@ -94,23 +98,32 @@ def train(
     encoded = inputs.fitting(encoded, report, config.on_bad_row)
     run.check_positions(encoded, model.config)
     training, held_out = run.split(encoded, config)
-    policy = models.with_adapters(
-        model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout
-    ).to(accelerator.device)
+    if config.batch_size < accelerator.num_processes:
+        raise ValueError(f"batch_size must be at least the {accelerator.num_processes} processes that share an update")
+    policy = models.with_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
+    if not processes.sharded(accelerator):  # else each process is given its part of the weights only, below
+        policy = policy.to(accelerator.device)
     # A reward model answers nothing.
     shown = [] if inputs.trains_rewards else run.fitting(held_out or training, policy.config, config)[: config.samples]
     longest = max(run.longest(encoded), max((len(e.prompt) + config.sample_tokens for e in shown), default=0))
     reward_head = models.new_reward_head(policy) if inputs.trains_rewards else None
     scorer = Scorer(policy, longest, config.route, reward_head, config.gradient_checkpointing)
+    fingerprint = models.fingerprint(policy)
+    if config.reference_store:
+        facts = references.identity(scorer, fingerprint, accelerator)
+        inputs.store = references.Store(config.reference_store, facts)
+    trained = [p for p in scorer.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    scorer, optimizer = processes.prepared(accelerator, scorer, optimizer)
     weights = models.trainable(policy)
     if reward_head is not None:
         weights["reward_head.weight"] = reward_head.weight
-    optimizer = torch.optim.AdamW(weights.values(), lr=config.learning_rate, weight_decay=config.weight_decay)
-    wrapped, optimizer = accelerator.prepare(scorer, optimizer)
     total = config.max_steps or run.steps_in(config, len(training))
     output = Path(config.output) if config.output else None
     history = History(policy, data=report, output=output, reward_head=reward_head)
-    record = run.Record(history.output, config, method, settings, policy, tokenizer, encoded, report, scorer.route)
+    record = run.Record(
+        accelerator, output, config, method, settings, policy, fingerprint, tokenizer, encoded, report, scorer.route
+    )
     accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out")
     if scorer.obstacle:
         accelerator.print(f"scoring by the slower route {scorer.route!r}: {scorer.obstacle}")
@@ -118,7 +131,7 @@ def train(
     start = 0
     if config.resume and (checkpoint := record.newest()):
         start = checkpoint.step
-        run.restore(checkpoint, weights, optimizer)
+        run.restore(accelerator, checkpoint, weights, optimizer)
         inputs.restore(checkpoint.tensors.get("inputs", {}))
         history.steps = record.steps_until(start)
         history.before, history.samples = record.content["before"], record.content["samples"]
@@ -132,7 +145,11 @@ def train(
             for e, a in zip(shown, answers)
         ]
         record.write(before=history.before, samples=history.samples)
-    inputs.prepare(scorer, training, config.tokens_per_forward)
+    with terminating() as stop:
+        try:
+            inputs.prepare(scorer, training, config.tokens_per_forward, stop)
+        except references.Interrupted:
+            raise Terminated(start) from None
     if config.log_with:
         accelerator.init_trackers("pref_toolkit", config=record.facts())
 
@@ -140,8 +157,7 @@ def train(
         for name, value in weights.items():
             if not torch.isfinite(value).all():
                 raise NotFiniteError(f"step {step - 1}: weight {name!r} is not finite")
-        if accelerator.is_main_process:
-            record.save(step, weights, optimizer, inputs.state())
+        record.save(step, run.state(accelerator, weights, optimizer, inputs.state()))
 
     dropout_in_adapters_only(policy)
     forward_tokens = config.tokens_per_forward
@@ -152,7 +168,6 @@ def train(
         for step in range(start, total):
             began = time.perf_counter()
             batch = [training[i] for i in run.indices(step, config, len(training))]
-            mine = [inputs.arranged(e) for e in batch[accelerator.process_index :: accelerator.num_processes]]
             for group in optimizer.param_groups:
                 group["lr"] = config.learning_rate * min(1.0, (step + 1) / max(1, config.warmup_steps))
             while True:
@@ -160,18 +175,17 @@ def train(
                 optimizer.zero_grad()
                 try:
                     around = inputs.around(scorer, batch, forward_tokens, step)
-                    losses, scored = accumulate(
-                        accelerator, wrapped, mine, len(batch), inputs, around, forward_tokens, step
-                    )
+                    losses, scored = accumulate(accelerator, scorer, batch, inputs, around, forward_tokens, step)
                     break
                 except torch.cuda.OutOfMemoryError:
-                    if all(len(part) == 1 for part in micro_batches(mine, forward_tokens)):
+                    if not processes.divisible(accelerator, batch, forward_tokens):
                         raise
                     forward_tokens //= 2
                     checkpoints.set_rng_state(random)
                     torch.cuda.empty_cache()
                     accelerator.print(f"step {step}: out of memory; going on with {forward_tokens} tokens in a forward")
-            norm = float(accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm))
+            processes.add_gradients(accelerator, weights.values())
+            norm = float(processes.whole(accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm)))
             if norm != norm or norm == float("inf"):
                 raise NotFiniteError(f"step {step}: the gradient is not finite")
             optimizer.step()
@@ -198,70 +212,83 @@ def train(
             accelerator.log({k: v for k, v in row.items() if v is not None}, step=step)
             bar.update()
             bar.set_postfix(loss=f"{row['loss']:.4f}")
-            if due or stop:
+            told_to_stop = any(processes.everyones(accelerator, [bool(stop)]))
+            if due or told_to_stop:
                 save(done)
-            if stop and done < total:
+            if told_to_stop and done < total:
                 raise Terminated(done)
     history.after = evaluate(scorer, held_out, accelerator.device, config.tokens_per_forward)
     answers, history.after["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
     history.samples = [sample | {"after": answer} for sample, answer in zip(history.samples, answers)]
-    record.finish(history.after, history.samples, policy, reward_head)
-    accelerator.end_training()
+    record.finish(history.after, history.samples, policy, {name: processes.whole(w) for name, w in weights.items()})
+    for (
+        tracker
+    ) in accelerator.trackers:  # `end_training` would end the group of processes too, and with it the next run
+        tracker.finish()
+    accelerator.wait_for_everyone()
     return history
 
 
 def accumulate(
     accelerator: Accelerator,
-    scorer: torch.nn.Module,
-    examples: list[Encoded],
-    total: int,
+    scorer: Scorer,
+    batch: list[Encoded],
     inputs: Inputs,
     around: dict[str, Any],
     forward_tokens: int,
     step: int,
 ) -> tuple[Tensor, Scored]:
-    """Gradients of the mean loss over all ``total`` examples of an update, from this process's share of them.
+    """Gradients of the mean loss of an update, from this process's share of it; losses and scores of the whole update.
 
     Where the examples' losses depend on one another, all are scored twice: first without gradient, then in turn with it, each
     part among the values of the others. The sum of the parts' gradients is the whole one, whatever the loss.
     """
-    policy_model = accelerator.unwrap_model(scorer)
-    parts = micro_batches(examples, forward_tokens)
+    parts, idle = processes.shares(accelerator, [inputs.arranged(e) for e in batch], forward_tokens)
+    # Where processes hold parts of the weights, the last forward of each exchanges gradients, and the mean of them is taken.
+    scale = accelerator.num_processes if processes.sharded(accelerator) else 1
+    random = checkpoints.rng_state()
 
-    def scored(part: list[Encoded], model: torch.nn.Module) -> Scored:
-        batch = policy_model.collate(part).to(accelerator.device)
-        under_reference: dict[str, Tensor] = {}
-        if inputs.of_reference:
-            with reference(policy_model.model):
-                under_reference = policy_model(batch, inputs.of_reference)
-        under_policy = model(batch, inputs.of_policy, under_reference.pop("hidden", None))
-        return Scored(part, inputs.k, batch.tokens, under_policy, under_reference, around)
+    def scored(part: list[Encoded]) -> Scored:
+        collated = scorer.collate(part).to(accelerator.device)
+        under_reference = inputs.under_reference(scorer, collated, part)
+        under_policy = scorer(collated, inputs.of_policy, under_reference.pop("hidden", None))
+        return Scored(part, inputs.k, collated.tokens, under_policy, under_reference, around)
+
+    def without_gradient() -> list[Scored]:
+        with torch.no_grad():
+            return [scored(part) for part in [*parts, *idle]][: len(parts)]
+
+    def with_gradient(mine: list[Scored], others: list[Scored]) -> tuple[list[Tensor], list[Scored]]:
+        losses = []
+        for n, part in enumerate([*parts, *idle]):
+            last = n == len(parts) + len(idle) - 1
+            with accelerator.no_sync(scorer) if processes.sharded(accelerator) and not last else nullcontext():
+                live = scored(part)
+                if n >= len(parts):
+                    accelerator.backward(0 * torch.stack([value.sum() for value in live.policy.values()]).sum())
+                    continue
+                mine[n : n + 1] = [live]
+                together = joined([*mine, *others]) if inputs.method.batchwise else live
+                loss = inputs.loss(together)
+                for example, value in zip(together.examples, loss):
+                    if not torch.isfinite(value):
+                        raise NotFiniteError(f"step {step}: the loss of {example.where} is not finite")
+                accelerator.backward(loss.sum() * scale / len(batch))
+            mine[n] = live.detach()
+            losses.append(loss.detach())
+        return losses, mine
 
     mine: list[Scored] = []
     others: list[Scored] = []
     if inputs.method.batchwise:
-        random = checkpoints.rng_state()
-        with torch.no_grad():
-            mine = [scored(part, policy_model) for part in parts]
+        mine = processes.agreed(accelerator, without_gradient)
         checkpoints.set_rng_state(random)  # the same dropout when they are scored again
-        here = (accelerator.process_index, mine)
-        others = [s for place, theirs in inputs.everyones([here]) if place != here[0] for s in theirs]
-    losses = []
-    for n, part in enumerate(parts):
-        # Devices exchange gradients once an update, with its last forward.
-        with accelerator.no_sync(scorer) if n < len(parts) - 1 else nullcontext():
-            live = scored(part, scorer)
-            mine[n : n + 1] = [live]
-            together = joined([*mine, *others]) if inputs.method.batchwise else live
-            loss = inputs.loss(together)
-            for example, value in zip(together.examples, loss):
-                if not torch.isfinite(value):
-                    raise NotFiniteError(f"step {step}: the loss of {example.where} is not finite")
-            # Devices average their gradients; the sum over all of them is what the mean over the update needs.
-            accelerator.backward(loss.sum() * accelerator.num_processes / total)
-        mine[n] = live.detach()
-        losses.append(loss.detach())
-    return losses[-1] if inputs.method.batchwise else torch.cat(losses), joined(mine)
+        others = inputs.others(joined(mine))
+    losses, mine = processes.agreed(accelerator, lambda: with_gradient(mine, others))
+    if inputs.method.batchwise:
+        return losses[-1], joined([*mine, *others])
+    everyones = [loss.cpu() for loss in processes.everyones(accelerator, [torch.cat(losses).cpu()])]
+    return torch.cat(everyones), joined([*mine, *inputs.others(joined(mine))])
 
 
 def evaluate(scorer: Scorer, examples: list[Encoded], device: Any, forward_tokens: int = 8192) -> dict[str, Any]:
@@ -288,7 +315,10 @@ def draw(
     if not examples:
         return [], None
     prompts = [e.prompt for e in examples]
-    answers = generation.sample(scorer.model, tokenizer, prompts, max_new_tokens=config.sample_tokens, seed=config.seed)
+    with processes.gathered(scorer):
+        answers = generation.sample(
+            scorer.model, tokenizer, prompts, max_new_tokens=config.sample_tokens, seed=config.seed
+        )
     sampled = [Encoded(p, [a], where="sample") for p, a in zip(prompts, answers)]
     policy, under_reference = score(scorer, sampled, device, config.tokens_per_forward, "kl")
     kl, _ = metrics.sampled_kl(policy.sums[:, 0], under_reference.sums[:, 0])

@@ -113,12 +113,20 @@ def _base_of(adapter: Path) -> tuple[str, str]:
         raise ModelError(f"{adapter}: no readable base.json that names the base model; it is saved by train") from None
 
 
-def save_adapter(model: Any, directory: Path, reward_head: nn.Linear | None = None) -> None:
-    """PEFT's own files, and beside them the base they belong to and the reward head, if there is one."""
-    model.save_pretrained(str(directory))
-    if reward_head is not None:
-        save_file({"weight": reward_head.weight.detach().cpu().contiguous()}, directory / REWARD_HEAD)
-    base = {"name": model.get_base_model().config._name_or_path, "fingerprint": fingerprint(model)}
+def save_adapter(model: Any, directory: Path, weights: dict[str, torch.Tensor], made_for: str) -> None:
+    """PEFT's own files, and beside them the base they belong to and the reward head, if there is one.
+
+    Args:
+        model: the policy.
+        directory: where to.
+        weights: what was trained, by name; whole, where the model holds only this process's part.
+        made_for: the fingerprint of the base.
+    """
+    adapters = {name: value for name, value in weights.items() if name != "reward_head.weight"}
+    model.save_pretrained(str(directory), state_dict={**model.state_dict(), **adapters})
+    if "reward_head.weight" in weights:
+        save_file({"weight": weights["reward_head.weight"].detach().cpu().contiguous()}, directory / REWARD_HEAD)
+    base = {"name": model.get_base_model().config._name_or_path, "fingerprint": made_for}
     (directory / "base.json").write_text(json.dumps(base, indent=1))
 
 
@@ -189,7 +197,7 @@ def fingerprint(model: nn.Module) -> str:
     """A hash of every frozen weight's name, shape and float32 bits; the same on every device, changed by any change."""
     digest = hashlib.sha256()
     for name, value in sorted(model.state_dict().items()):
-        if "lora_" in name or not value.is_floating_point():
+        if "lora_" in name:
             continue
         name = name.removeprefix("base_model.model.").replace(".base_layer.", ".")
         # Sums of integers do not depend on their order; weighting by position sees two values change places.

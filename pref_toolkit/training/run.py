@@ -12,35 +12,24 @@ import os
 import platform
 import shutil
 from dataclasses import asdict
-from difflib import get_close_matches
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
 
 from pref_toolkit.data import Report
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.losses import METHODS, Method
-from pref_toolkit.training import checkpoints, models
+from pref_toolkit.training import checkpoints, models, processes
 from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
 from pref_toolkit.training.config import TrainConfig
 
 # A run may be continued with other values of these: they change what is written or how far, not what is computed.
 FREE = {
     *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
-    *("route", "gradient_checkpointing", "save_every", "keep", "on_bad_row", "log_with"),
+    *("route", "gradient_checkpointing", "reference_store", "save_every", "keep", "on_bad_row", "log_with"),
 }
-
-
-def find_method(name: str) -> Method:
-    """A method by name; a ValueError names the nearest if there is none."""
-    if name in METHODS:
-        return METHODS[name]
-    near = get_close_matches(name, METHODS, n=1)
-    raise ValueError(
-        f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
-    )
 
 
 def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], list[Encoded]]:
@@ -98,34 +87,61 @@ def indices(step: int, config: TrainConfig, examples: int) -> list[int]:
     return out
 
 
-def restore(checkpoint: Checkpoint, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
-    """Put adapters, optimizer and random state back to where a checkpoint was taken."""
+def state(
+    accelerator: Accelerator, weights: dict[str, torch.Tensor], optimizer: Any, inputs: dict[str, torch.Tensor]
+) -> dict[str, dict[str, torch.Tensor]]:
+    """What a checkpoint holds, the same in all processes; all must ask."""
+    here = accelerator.process_index
+    random = {f"{here}/{name}": value for name, value in checkpoints.rng_state().items()}
+    tensors = {
+        "adapter": {name: processes.whole(w) for name, w in weights.items()},
+        "optimizer": {
+            f"{name}|{part}": processes.whole(value)
+            for name, w in weights.items()
+            for part, value in optimizer.state[w].items()
+        },
+        "rng": {name: v for state in processes.everyones(accelerator, [random]) for name, v in state.items()},
+    }
+    return tensors | {"inputs": inputs} if inputs else tensors
+
+
+def restore(accelerator: Accelerator, checkpoint: Checkpoint, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
+    """Put adapters, optimizer and random state back to where a checkpoint was taken.
+
+    A process that there was not takes the random state of the first one.
+    """
     with torch.no_grad():
-        for name, value in weights.items():
-            value.copy_(checkpoint.tensors["adapter"][name])
+        for name, weight in weights.items():
+            weight.copy_(processes.spread_like(checkpoint.tensors["adapter"][name], weight))
     for key, value in checkpoint.tensors["optimizer"].items():
         name, _, part = key.rpartition("|")
-        parameter = weights[name]
-        optimizer.state[parameter][part] = value if part == "step" else value.to(parameter.device)
-    checkpoints.set_rng_state(checkpoint.tensors["rng"])
+        moment = value if part == "step" else processes.spread_like(value, weights[name])
+        optimizer.state[weights[name]][part] = moment
+    random = checkpoint.tensors["rng"]
+    place = accelerator.process_index if f"{accelerator.process_index}/cpu" in random else 0
+    checkpoints.set_rng_state({n.partition("/")[2]: v for n, v in random.items() if n.startswith(f"{place}/")})
 
 
 class Record:
-    """The directory of a run; writes nothing if there is none."""
+    """The directory of a run; writes nothing if there is none, or in any process but the main one."""
 
     def __init__(
         self,
+        accelerator: Accelerator,
         output: Path | None,
         config: TrainConfig,
         method: str,
         settings: dict[str, Any],
         model: Any,
+        fingerprint: str,
         tokenizer: Any,
         examples: list[Encoded],
         report: Report,
         route: str,
     ) -> None:
-        self.output, self.config, self.report, self.route = output, config, report, route
+        self.accelerator, self.output = accelerator, output
+        self.config, self.report, self.route = config, report, route
+        self.writes = output is not None and accelerator.is_main_process
         self.identity = {
             "method": method,
             **{f"hyperparameter {name}": value for name, value in settings.items()},
@@ -135,7 +151,7 @@ class Record:
             if tokenizer.is_fast
             else _digest(tokenizer.get_vocab()),
             "base model": model.get_base_model().config._name_or_path,
-            "base weights": models.fingerprint(model),
+            "base weights": fingerprint,
         }
         self.content: dict[str, Any] = {}
 
@@ -160,19 +176,22 @@ class Record:
             CheckpointError: if it already holds a run.
         """
         if self.output is None:
+            self.write(**self.facts())
             return
         if (self.output / "run.json").exists() and not self.config.resume:
             raise CheckpointError(
                 f"{self.output} already holds a run: continue it with --resume, or name another directory"
             )
-        self.output.mkdir(parents=True, exist_ok=True)
-        (self.output / "metrics.jsonl").write_text("")
+        self.accelerator.wait_for_everyone()
+        if self.writes:
+            self.output.mkdir(parents=True, exist_ok=True)
+            (self.output / "metrics.jsonl").write_text("")
         self.write(**self.facts())
 
     def write(self, **content: Any) -> None:
         """Add to ``run.json``."""
         self.content |= content
-        if self.output is not None:
+        if self.writes and self.output:
             _write_whole(self.output / "run.json", json.dumps(self.content, indent=1))
 
     def newest(self) -> Checkpoint | None:
@@ -186,7 +205,7 @@ class Record:
         if checkpoint is None:
             return None
         for line in checkpoint.skipped:
-            print(f"skipped a checkpoint that is not whole: {line}")
+            self.accelerator.print(f"skipped a checkpoint that is not whole: {line}")
         if changed := checkpoints.differences(checkpoint.identity, self.identity):
             raise CheckpointError(f"{self.output} cannot be continued, these differ: " + "; ".join(changed))
         self.content = json.loads((self.output / "run.json").read_text())
@@ -199,37 +218,31 @@ class Record:
         path = self.output / "metrics.jsonl"
         rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         rows = [row for row in rows if row["step"] < step]
-        _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
+        if self.writes:
+            _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
         return rows
 
     def append(self, row: dict[str, Any]) -> None:
         """One more line of ``metrics.jsonl``."""
-        if self.output is not None:
+        if self.writes and self.output:
             with (self.output / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
 
-    def save(
-        self, step: int, weights: dict[str, torch.Tensor], optimizer: Any, inputs: dict[str, torch.Tensor]
-    ) -> None:
+    def save(self, step: int, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
         """A checkpoint after ``step`` updates."""
-        if self.output is None:
-            return
-        moments = {f"{n}|{part}": value for n, w in weights.items() for part, value in optimizer.state[w].items()}
-        tensors = {"adapter": weights, "optimizer": moments, "rng": checkpoints.rng_state()}
-        if inputs:
-            tensors["inputs"] = inputs
-        checkpoints.save(self.output / "checkpoints", step, tensors, self.identity, self.config.keep)
+        if self.writes and self.output:
+            checkpoints.save(self.output / "checkpoints", step, tensors, self.identity, self.config.keep)
 
     def finish(
-        self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any, reward_head: torch.nn.Linear | None
+        self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any, weights: dict[str, torch.Tensor]
     ) -> None:
         """The adapter, the reward head if there is one, the samples and the held-out metrics after training."""
         self.write(after=after)
-        if self.output is None:
+        if not self.writes or self.output is None:
             return
         _write_whole(self.output / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
         partial = self.output / f".adapter-{os.getpid()}"
-        models.save_adapter(policy, partial, reward_head)
+        models.save_adapter(policy, partial, weights, self.identity["base weights"])
         shutil.rmtree(self.output / "adapter", ignore_errors=True)
         partial.rename(self.output / "adapter")
 

@@ -143,14 +143,14 @@ def test_old_checkpoints_go_only_after_the_new_one_verifies(tmp_path, monkeypatc
 
 def _train_slowly_saving(rows, output, steps, ready):
     """The child of the kill test: every sync of a file takes 5 ms, so that most of the time is spent in saves."""
-    sync = checkpoints._sync
+    sync = checkpoints.sync
 
     def slow_sync(path):
         ready.set()
         time.sleep(0.005)
         sync(path)
 
-    checkpoints._sync = slow_sync
+    checkpoints.sync = slow_sync
     torch.set_num_threads(1)
     config = TrainConfig(
         output=output, resume=True, max_steps=steps, batch_size=2, held_out=0, lora_rank=2, save_every=1, samples=0

@@ -1,0 +1,136 @@
+"""Two processes make the updates of one, whether each holds all weights (DDP) or a part of them (FSDP)."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pref_toolkit import TrainConfig, train
+from pref_toolkit.training import checkpoints
+from pref_toolkit.training.models import tiny
+
+ROOT = Path(__file__).parents[2]
+# One for each thing that processes must bring together: nothing but gradients, a running mean, answers after other prompts, a
+# loss over the whole update, whole distributions, a reward head.
+METHODS = ["dpo", "bco", "kto", "aot", "tdpo2", "bradley_terry"]
+# Five examples for two processes, and forwards so short that one process makes more of them than the other.
+SETTINGS = {
+    **{"batch_size": 5, "max_steps": 3, "held_out": 3, "samples": 1, "sample_tokens": 4, "lora_rank": 2},
+    **{"tokens_per_forward": 60, "learning_rate": 1e-3},
+}
+
+
+def launch(kind, *arguments):
+    """As a user would, on two CPUs."""
+    command = [
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        "--config_file",
+        str(ROOT / "configs" / f"{kind}.yaml"),
+    ]
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [*command, "--num_processes", "2", *arguments], capture_output=True, text=True, env=environment
+    )
+    assert done.returncode == 0, done.stderr[-5000:]
+    return done.stdout
+
+
+@pytest.fixture(scope="module", params=["ddp", "fsdp"])
+def pair(request, rows_for, tmp_path_factory):
+    """Directory and facts of all runs, made by two processes."""
+    directory = tmp_path_factory.mktemp(request.param)
+    runs = [(m, m, m, rows_for(m), SETTINGS, None) for m in METHODS]
+    dropout = SETTINGS | {"lora_dropout": 0.3, "samples": 0}
+    rows = rows_for("dpo")
+    runs += [
+        ("stored", "stored", "dpo", rows, SETTINGS | {"reference_store": str(directory / "store")}, None),
+        ("straight", "straight", "dpo", rows, dropout | {"max_steps": 4}, None),
+        ("stopped", "split", "dpo", rows, dropout | {"max_steps": 4}, 1),
+        ("continued", "split", "dpo", rows, dropout | {"max_steps": 4, "resume": True}, None),
+        ("too few", "too few", "dpo", rows, SETTINGS | {"batch_size": 1}, None),
+    ]
+    launch(request.param, str(ROOT / "tests/training/two_processes.py"), str(directory), json.dumps(runs))
+    return request.param, directory, json.loads((directory / "facts.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(rows_for, tmp_path_factory):
+    """The same methods in this process."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    output = tmp_path_factory.mktemp("alone")
+    made = {m: train(*tiny(), rows_for(m), m, TrainConfig(**SETTINGS, output=str(output / m))) for m in METHODS}
+    torch.set_num_threads(threads)
+    return output, made
+
+
+def assert_close(directory, other):
+    """Adapters, as saved for use."""
+    for name in [
+        "adapter_model",
+        *(["reward_head"] if (directory / "adapter/reward_head.safetensors").exists() else []),
+    ]:
+        one, two = (load_file(d / "adapter" / f"{name}.safetensors") for d in (directory, other))
+        assert one.keys() == two.keys()
+        for key in one:
+            assert (one[key] - two[key]).abs().max() <= 1e-6, key
+        assert max(value.abs().max() for key, value in one.items() if "lora_A" not in key) > 1e-3
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_two_processes_make_the_updates_of_one(method, pair, alone):
+    kind, directory, facts = pair
+    output, made = alone
+    assert facts[method]["processes"] == 2
+    assert facts[method]["kind"] == {"ddp": "MULTI_CPU", "fsdp": "FSDP"}[kind]
+    assert facts[method]["share"] == pytest.approx({"ddp": 1.0, "fsdp": 0.5}[kind])
+    assert_close(output / method, directory / method)
+    numbers = lambda row: {k: v for k, v in row.items() if v is not None and k != "seconds"}
+    written = [json.loads(line) for line in (directory / method / "metrics.jsonl").read_text().splitlines()]
+    assert len(written) == 3
+    for one, two, line in zip(made[method].steps, facts[method]["steps"], written):
+        assert numbers(two) == pytest.approx(numbers(one), abs=2e-5, rel=1e-5) and line == two
+    assert numbers(facts[method]["after"]) == pytest.approx(numbers(made[method].after), abs=2e-5, rel=1e-5)
+    assert facts[method]["samples"] == made[method].samples
+
+
+def test_the_reference_s_store_is_shared(pair, alone):
+    _, directory, _ = pair
+    assert len(list((directory / "store").glob("*/*.safetensors"))) == 1
+    assert_close(alone[0] / "dpo", directory / "stored")
+
+
+def test_when_one_process_is_terminated_all_stop_and_go_on_together(pair):
+    """Dropout on: each process finds its own random state again."""
+    _, directory, facts = pair
+    assert facts["stopped"] == {"end": "143"}
+    assert [row["step"] for row in facts["continued"]["steps"]] == [0, 1, 2, 3]
+    straight, split = (checkpoints.newest(directory / d / "checkpoints") for d in ("straight", "split"))
+    assert straight.step == split.step == 4
+    for file in ("adapter", "optimizer", "rng"):
+        one, two = straight.tensors[file], split.tensors[file]
+        assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one), file
+    assert {"0/cpu", "1/cpu"} == set(straight.tensors["rng"])
+
+
+def test_an_update_has_an_example_for_each_process(pair):
+    assert pair[2]["too few"] == {"end": "batch_size must be at least the 2 processes that share an update"}
+
+
+def test_the_command_line_in_two_processes(rows, alone, tmp_path):
+    """One of them writes and prints."""
+    data = tmp_path / "pairs.jsonl"
+    data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    flags = [f"--{name}={value}" for name, value in SETTINGS.items()]
+    told = launch(
+        "ddp", "-m", "pref_toolkit", "train", "--model=tiny", f"--data={data}", f"--output={tmp_path / 'run'}", *flags
+    )
+    assert told.count("held-out examples") == 1 and (tmp_path / "run" / "report.html").exists()
+    assert_close(alone[0] / "dpo", tmp_path / "run")

@@ -1,0 +1,260 @@
+"""The stored reference: what is found is what would be computed, whatever was changed, broken or interrupted in between."""
+
+import hashlib
+import os
+import pickle
+import signal
+
+import pytest
+import torch
+from accelerate import Accelerator
+from safetensors.torch import load_file
+
+from pref_toolkit import train
+from pref_toolkit.data import prepare
+from pref_toolkit.losses import METHODS
+from pref_toolkit.training import inputs, models, references
+from pref_toolkit.training.loop import Terminated
+from pref_toolkit.training.models import tiny, trainable, with_adapters
+from pref_toolkit.training.references import Store, StoreError, identity, key, readings_of
+from pref_toolkit.training.scoring import Scorer
+
+NO_GPU = not torch.accelerator.is_available()
+
+
+def readings(rows, directory, *, change=lambda model, tokenizer: None, names=("sums",), route="auto", max_length=1024):
+    """How many examples were found, what is said of all, and what a fresh computation says."""
+    model, tokenizer = tiny()
+    model = change(model, tokenizer) or model
+    encoded, _ = prepare(rows, tokenizer, max_length=max_length)
+    policy = with_adapters(model, rank=2, alpha=None, dropout=0.0)
+    scorer, accelerator = Scorer(policy, 2048, route), Accelerator(cpu=NO_GPU)
+    store = Store(directory, identity(scorer, models.fingerprint(policy), accelerator))
+    found = store.read({key(e) for e in encoded}, names)
+    said = readings_of(scorer, encoded, names, accelerator, 8192, store)
+    fresh = readings_of(scorer, encoded, names, accelerator, 100)
+    return len(found), said, fresh
+
+
+def assert_same(said, fresh):
+    assert said.keys() == fresh.keys()
+    for k in said:
+        assert said[k].keys() == fresh[k].keys()
+        for name in said[k]:
+            assert said[k][name] == pytest.approx(fresh[k][name], abs=1e-5), name
+
+
+@pytest.fixture
+def filled(rows, tmp_path):
+    """A store that knows all rows."""
+    found, said, _ = readings(rows, tmp_path)
+    assert found == 0 and len(said) == 12
+    return tmp_path
+
+
+def swap_two_values(model, tokenizer):
+    with torch.no_grad():
+        weight = model.model.layers[2].mlp.up_proj.weight
+        weight[0, :2] = weight[0, :2].flip(0)
+
+
+def another_epsilon(model, tokenizer):
+    model.config.rms_norm_eps = 0.5
+    for module in model.modules():
+        if hasattr(module, "variance_epsilon"):
+            module.variance_epsilon = 0.5
+
+
+def another_end(model, tokenizer):
+    tokenizer.eos_token = "<pad>"
+
+
+def moved_adapters(model, tokenizer):
+    """Trained adapters on the same base: its reference is the base all the same."""
+    policy = with_adapters(model, rank=4, alpha=None, dropout=0.0)
+    for weight in trainable(policy).values():
+        torch.nn.init.normal_(weight, std=0.3)
+    return policy
+
+
+# What is changed -> how, and how many of the twelve are then found; a lower max_length cuts some of them.
+CHANGES = {
+    "nothing": ({}, 12),
+    "two values of a weight": ({"change": swap_two_values}, 0),
+    "configuration": ({"change": another_epsilon}, 0),
+    "precision": ({"change": lambda model, tokenizer: model.bfloat16()}, 0),
+    "adapters": ({"change": moved_adapters}, 12),
+    "tokenizer": ({"change": another_end}, 0),
+    "reading": ({"names": ("heads", "sums")}, 0),
+    "route": ({"route": "rows"}, 0),
+    "max_length": ({"max_length": 44}, None),
+}
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_after_a_change_it_is_found_only_if_it_is_still_true(what, rows, filled):
+    settings, expected = CHANGES[what]
+    found, said, fresh = readings(rows, filled, **settings)
+    assert found == expected if expected is not None else 0 < found < 12
+    assert_same(said, fresh)
+
+
+def test_rows_are_found_in_any_order_and_number(rows, filled):
+    found, said, fresh = readings([*rows[8:], *rows[:2]], filled)
+    assert found == len(said) == 6
+    assert_same(said, fresh)
+    found, said, fresh = readings([rows[0] | {"chosen": "else"}, rows[1] | {"prompt": "else"}, *rows[2:]], filled)
+    assert found == 10 and len(said) == 12
+    assert_same(said, fresh)
+
+
+def test_responses_that_change_places_are_another_example(rows, filled):
+    found, said, fresh = readings([r | {"chosen": r["rejected"], "rejected": r["chosen"]} for r in rows], filled)
+    assert found == 0
+    assert_same(said, fresh)
+
+
+@pytest.mark.parametrize("what", ["versions", "code", "matmul precision", "mixed precision", "device"])
+def test_what_cannot_be_changed_here_is_in_the_identity(what, rows, filled, monkeypatch):
+    made = references.identity
+    monkeypatch.setitem(globals(), "identity", lambda *arguments: made(*arguments) | {what: "another"})
+    assert what in made(
+        Scorer(with_adapters(tiny()[0], rank=2, alpha=None, dropout=0.0), 64), "", Accelerator(cpu=NO_GPU)
+    )
+    assert readings(rows, filled)[0] == 0
+
+
+def test_the_code_that_scores_is_in_the_identity(rows, filled, monkeypatch):
+    read = references.Path.read_bytes
+    monkeypatch.setattr(
+        references.Path, "read_bytes", lambda path: read(path) + (b"\n" if path.name == "scoring.py" else b"")
+    )
+    assert readings(rows, filled)[0] == 0
+
+
+class Canary:
+    def __reduce__(self):
+        return (os.mkdir, ("canary",))
+
+
+def a_pickle(path):
+    """One whose name is the hash of its content, as a store's file has."""
+    content = pickle.dumps(Canary())
+    path.unlink()
+    (path.parent / f"{hashlib.sha256(content).hexdigest()}.safetensors").write_bytes(content)
+
+
+def anothers(path):
+    """The file of another reference, whole."""
+    facts = path.parent.name
+    store = Store(path.parent.parent, {"weights": "other"})
+    store.write({bytes(32): {"sums": torch.zeros(2)}})
+    path.unlink()
+    for other in store.directory.glob("*.safetensors"):
+        other.rename(path.parent.parent / facts / other.name)
+
+
+DAMAGE = {
+    "cut in half": lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2]),
+    "one bit flipped": lambda path: path.write_bytes(path.read_bytes()[:-1] + bytes([path.read_bytes()[-1] ^ 1])),
+    "emptied": lambda path: path.write_bytes(b""),
+    "a pickle": a_pickle,
+    "another reference's": anothers,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_file_is_said_and_computed_again(damage, rows, filled, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    (path,) = filled.glob("*/*.safetensors")
+    DAMAGE[damage](path)
+    found, said, fresh = readings(rows, filled)
+    assert found == 0 and "is computed again: " in capsys.readouterr().out
+    assert_same(said, fresh)
+    assert readings(rows, filled)[0] == 12 and "computed again" not in capsys.readouterr().out
+    assert not (tmp_path / "canary").exists()
+
+
+def test_two_runs_at_once_add_to_each_other(rows, tmp_path):
+    """And a file that is being written is none yet."""
+    one, other = Store(tmp_path, {"weights": "w"}), Store(tmp_path, {"weights": "w"})
+    keys = [bytes([n] * 32) for n in range(3)]
+    one.write({keys[0]: {"sums": torch.tensor([0.0, 1.0])}, keys[1]: {"sums": torch.tensor([2.0])}})
+    other.write({keys[1]: {"sums": torch.tensor([2.0])}, keys[2]: {"sums": torch.tensor([3.0, 4.0, 5.0])}})
+    (one.directory / ".partial-1").write_bytes(b"half")
+    found = Store(tmp_path, {"weights": "w"}).read(set(keys), ["sums"])
+    assert [found[k]["sums"].tolist() for k in keys] == [[0, 1], [2], [3, 4, 5]]
+
+
+def test_a_full_disk_is_said(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(references, "save_file", full)
+    with pytest.raises(StoreError, match=rf"could not be stored in {tmp_path}.*: .*No space left"):
+        Store(tmp_path, {}).write({bytes(32): {"sums": torch.zeros(2)}})
+
+
+# In training
+
+STORED = ["dpo", "ld_dpo", "mallows_dpo", "kto", "bco"]
+
+
+@pytest.mark.parametrize("method", STORED)
+def test_a_run_with_a_stored_reference_is_the_one_with_a_live_one(method, rows_for, quick, tmp_path, capsys):
+    """Losses and weights of four updates, over two passes; the first run fills the store, the second reads it."""
+    runs = []
+    for store in (None, str(tmp_path), str(tmp_path)):
+        settings = quick(max_steps=4, learning_rate=1e-2, samples=0, reference_store=store)
+        runs.append(train(*tiny(), rows_for(method), method, settings))
+    told = capsys.readouterr().out
+    assert "stored, 0 of 10 found" in told and "stored, 10 of 10 found" in told
+    for run in runs[1:]:
+        for step, live in zip(run.steps, runs[0].steps):
+            assert step["loss"] == pytest.approx(live["loss"], abs=1e-6)
+        for one, other in zip(trainable(run.model).values(), trainable(runs[0].model).values()):
+            assert (one - other).abs().max() <= 1e-6
+
+
+def test_what_is_stored_is_not_asked_again(rows, quick, tmp_path, monkeypatch):
+    """By other hyperparameters, another method, or a longer run."""
+    settings = quick(held_out=0, samples=0, reference_store=str(tmp_path))
+    train(*tiny(), rows, "dpo", settings)
+
+    def asked(model):
+        raise AssertionError("the reference was asked")
+
+    monkeypatch.setattr(inputs, "reference", asked)
+    monkeypatch.setattr(references, "reference", asked)
+    train(*tiny(), rows, "dpo", settings, beta=0.5)
+    train(*tiny(), rows, "ipo", settings)
+    train(*tiny(), rows, "simpo", settings)
+    with pytest.raises(AssertionError, match="was asked"):
+        train(*tiny(), rows, "ld_dpo", settings)
+
+
+def test_whole_distributions_keep_the_reference_live(rows, quick, tmp_path, capsys):
+    name = next(name for name, m in METHODS.items() if "sequence_kl" in m.needs)
+    train(*tiny(), rows, name, quick(samples=0, reference_store=str(tmp_path)))
+    assert f"reference: live, {name} reads its whole distributions" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_is_stopped_while_it_stores_keeps_what_it_has(rows, quick, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(references, "AT_ONCE", 4)
+    write = Store.write
+
+    def write_and_stop(self, values):
+        write(self, values)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Store, "write", write_and_stop)
+    settings = {"samples": 0, "reference_store": str(tmp_path / "store"), "output": str(tmp_path / "run")}
+    with pytest.raises(Terminated) as stopped:
+        train(*tiny(), rows, config=quick(**settings))
+    assert stopped.value.code == 143
+    monkeypatch.setattr(Store, "write", write)
+    assert len(train(*tiny(), rows, config=quick(**settings, resume=True)).steps) == 2
+    assert "stored, 4 of 10 found" in capsys.readouterr().out
+    files = [load_file(path) for path in (tmp_path / "store").glob("*/*.safetensors")]
+    assert sorted(len(file["keys"]) for file in files) == [2, 4, 4]

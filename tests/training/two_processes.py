@@ -1,0 +1,70 @@
+"""Trains several times, one after another; ``accelerate launch`` starts it twice in ``test_distributed.py``.
+
+Arguments: a directory for the runs, and a JSON list of them: name, method, rows, settings, and after which step the second
+process alone is to be terminated, if it is.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import torch
+from accelerate.state import AcceleratorState, PartialState
+from accelerate.utils import DistributedType
+from torch.distributed.tensor import DTensor
+
+from pref_toolkit import TrainConfig, train
+from pref_toolkit.training import run
+from pref_toolkit.training.models import tiny
+
+initialise, append = AcceleratorState.__init__, run.Record.append
+
+
+def told_to_shard(self, *args, fsdp_plugin=None, **kwargs):
+    """accelerate takes FSDP on GPUs only; torch's own, which it calls, works on CPUs too."""
+    initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
+    if fsdp_plugin is not None:
+        self.distributed_type, self.fsdp_plugin = DistributedType.FSDP, fsdp_plugin
+        PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+
+
+def here(weight):
+    """Numbers of a weight that this process holds."""
+    return weight.to_local().numel() if isinstance(weight, DTensor) else weight.numel()
+
+
+def one(directory, method, rows, settings, stop_after):
+    """What the main process saw of a run."""
+
+    def append_and_stop(self, row):
+        append(self, row)
+        if row["step"] == stop_after and PartialState().process_index == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.Record.append = append_and_stop
+    try:
+        history = train(*tiny(), rows, method, TrainConfig(**settings, output=directory))
+    except (SystemExit, ValueError) as error:
+        return {"end": str(error)}
+    state = AcceleratorState()
+    weights = list(history.model.parameters())
+    return {
+        "processes": state.num_processes,
+        "kind": state.distributed_type,
+        "share": sum(map(here, weights)) / sum(w.numel() for w in weights),
+        "steps": history.steps,
+        "after": history.after,
+        "samples": history.samples,
+    }
+
+
+if __name__ == "__main__":
+    AcceleratorState.__init__ = told_to_shard
+    torch.set_num_threads(1)
+    output = Path(sys.argv[1])
+    facts = {name: one(str(output / directory), *rest) for name, directory, *rest in json.loads(sys.argv[2])}
+    if PartialState().is_main_process:
+        (output / "facts.json").write_text(json.dumps(facts))
+    PartialState().destroy_process_group()
