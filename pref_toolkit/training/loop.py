@@ -154,10 +154,11 @@ def train(
         accelerator.init_trackers("pref_toolkit", config=record.facts())
 
     def save(step: int) -> None:
-        for name, value in weights.items():
+        tensors = run.state(accelerator, weights, optimizer, inputs.state())
+        for name, value in tensors["adapter"].items():
             if not torch.isfinite(value).all():
                 raise NotFiniteError(f"step {step - 1}: weight {name!r} is not finite")
-        record.save(step, run.state(accelerator, weights, optimizer, inputs.state()))
+        record.save(step, tensors)
 
     dropout_in_adapters_only(policy)
     forward_tokens = config.tokens_per_forward

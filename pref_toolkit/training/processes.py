@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -19,8 +19,6 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pref_toolkit.data.batches import micro_batches
 from pref_toolkit.data.tokens import Encoded
-
-Item = TypeVar("Item")
 
 
 def sharded(accelerator: Accelerator) -> bool:
@@ -42,17 +40,18 @@ def prepared(accelerator: Accelerator, scorer: Any, optimizer: Any) -> tuple[Any
         first = scorer.collate([Encoded([0], [[0]], where="first")]).to(accelerator.device)
         with torch.no_grad():
             scorer(first)  # the first forward says which module is the outermost
+        scorer.reshard()  # and leaves its weights whole; those to train are the parts
         return scorer, optimizer
     # Gradients are added up in `add_gradients`, so no wrapper that does it.
     return accelerator.prepare_model(scorer, evaluation_mode=True), accelerator.prepare(optimizer)
 
 
-def everyones(accelerator: Accelerator, mine: list[Item]) -> list[Item]:
+def everyones(accelerator: Accelerator, mine: list[Any]) -> list[Any]:
     """The lists of all processes, one behind the other."""
     return gather_object(mine) if accelerator.num_processes > 1 else mine
 
 
-def agreed(accelerator: Accelerator, work: Callable[[], Item]) -> Item:
+def agreed(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
     """The result of work that waits for no other process; if one is short of memory, all raise, and can try again together."""
     if accelerator.num_processes == 1 or sharded(accelerator):
         return work()
@@ -63,7 +62,7 @@ def agreed(accelerator: Accelerator, work: Callable[[], Item]) -> Item:
         failure = str(error)
     if failures := [f for f in everyones(accelerator, [failure]) if f is not None]:
         raise torch.cuda.OutOfMemoryError(failures[0])
-    return result  # type: ignore[return-value]  # the work was done
+    return result
 
 
 def shares(

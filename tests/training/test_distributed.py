@@ -90,7 +90,8 @@ def test_two_processes_make_the_updates_of_one(method, pair, alone):
     output, made = alone
     assert facts[method]["processes"] == 2
     assert facts[method]["kind"] == {"ddp": "MULTI_CPU", "fsdp": "FSDP"}[kind]
-    assert facts[method]["share"] == pytest.approx({"ddp": 1.0, "fsdp": 0.5}[kind])
+    # Embeddings and output layer are whole after a forward without gradient, the layers are not.
+    assert facts[method]["share"] == 1.0 if kind == "ddp" else 0.5 <= facts[method]["share"] < 0.6
     assert_close(output / method, directory / method)
     numbers = lambda row: {k: v for k, v in row.items() if v is not None and k != "seconds"}
     written = [json.loads(line) for line in (directory / method / "metrics.jsonl").read_text().splitlines()]
