@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
-LOGITS_AT_ONCE = {"cpu": 2**24, "cuda": 2**27}
-"""Logits in a chunk, by device: 64 MiB in float32 on a CPU, where more rows no longer make the products faster. A GPU has to
+LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
+"""Logits in a chunk, by device: 32 MiB in float32 on a CPU, where more rows make the products little faster. A GPU has to
 read all of ``W`` for a chunk, which wants several hundred rows to pay; 512 MiB are 1,000 rows of 128,256. Not measured."""
 
 
@@ -110,6 +110,7 @@ class _FrozenLogps(torch.autograd.Function):
             if ctx.needs_input_grad[0]:
                 expected = (logits.to(weight.dtype) @ weight) / z
                 gradients.append((weight[tokens] - expected).to(hidden.dtype))
+            del logits  # before the next chunk's are made
         if gradients:
             ctx.save_for_backward(torch.cat(gradients))
         return torch.cat(values)
