@@ -222,9 +222,8 @@ def train(
     answers, history.after["kl"] = draw(scorer, tokenizer, shown, config, accelerator.device)
     history.samples = [sample | {"after": answer} for sample, answer in zip(history.samples, answers)]
     record.finish(history.after, history.samples, policy, {name: processes.whole(w) for name, w in weights.items()})
-    for (
-        tracker
-    ) in accelerator.trackers:  # `end_training` would end the group of processes too, and with it the next run
+    # Not `end_training`: it would end the group of processes too, and with it the next run.
+    for tracker in accelerator.trackers:
         tracker.finish()
     accelerator.wait_for_everyone()
     return history

@@ -283,7 +283,8 @@ def _of_responses(name: str, values: dict[str, Tensor], batch: Batch) -> Tensor:
         place = torch.arange(len(value), device=value.device) - (lengths.cumsum(0) - lengths)[batch.owner]
         shortest = batch.tokens.amin(dim=1, keepdim=True).expand_as(batch.tokens).flatten()
         value = value * (place < shortest[batch.owner])
-    sums = value.new_zeros(len(lengths)).index_add(0, batch.owner, value)
+    # A few numbers, in float64: in float32 a running sum of hundreds of nats would lose some 1e-5 of them at each token.
+    sums = value.new_zeros(len(lengths), dtype=torch.float64).index_add(0, batch.owner, value.double()).to(value.dtype)
     return (sums / lengths if name == "log_weights" else sums).view(batch.tokens.shape)
 
 

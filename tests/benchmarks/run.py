@@ -221,14 +221,17 @@ def ideas(
 def peaks(
     shape: str, setting: dict[str, Any], batches: list[list[Encoded]], max_length: int, threads: int
 ) -> dict[str, int]:
-    """Bytes above the loaded model of the update that is largest for each: the one with the most positions."""
+    """Bytes above the loaded model: the peak over the updates with the most positions of any contestant, the same for all."""
+    most = lambda name: max(range(len(batches)), key=lambda n: CONTESTANTS[name].positions(batches[n]).tokens)
+    largest = {most(name) for name in setting["memory"]}
     found = {}
     for name in setting["memory"]:
-        largest = max(range(len(batches)), key=lambda n: CONTESTANTS[name].positions(batches[n]).tokens)
-        batch = {"profile": setting["profile"], "seed": SEED, "first": largest * PAIRS, "count": PAIRS}
-        found[name] = memory.peak_above_model(
-            name, shape, setting["vocabulary"], {**batch, "max_length": max_length}, threads
-        )
+        found[name] = 0
+        for n in sorted(largest):
+            batch = {"profile": setting["profile"], "seed": SEED, "first": n * PAIRS, "count": PAIRS}
+            batch["max_length"] = max_length
+            peak = memory.peak_above_model(name, shape, setting["vocabulary"], batch, threads)
+            found[name] = max(found[name], peak)
         say(f"  {name}: {found[name] / 2**20:.0f} MiB")
     return found
 
