@@ -154,8 +154,7 @@ def test_every_method(method):
             nn.init.constant_(head.weight, 0.1)
         scorer = make(own, head)
         inputs.prepare(scorer, examples, 30)
-        mine = [inputs.arranged(e) for e in examples]
-        around = inputs.around(scorer, mine, 30, 0)
-        losses, _ = accumulate(inputs.accelerator, scorer, mine, len(mine), inputs, around, 30, 0)
+        around = inputs.around(scorer, examples, 30, 0)
+        losses, _ = accumulate(inputs.accelerator, scorer, examples, inputs, around, 30, 0)
         results.append((losses, {n: p.grad for n, p in scorer.named_parameters() if p.requires_grad}))
     assert_close(*results)
