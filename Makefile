@@ -48,8 +48,6 @@ notebooks: setup  ## write the chapters as .ipynb to book/notebooks
 	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
 
 bench: setup  ## compare with TRL on this CPU, a quarter of an hour on two quiet cores, into data/bench_cpu.json
-	@$(BIN)/python -c 'import importlib.util, sys; sys.exit(importlib.util.find_spec("trl") is None)' || \
-	  $(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	$(BIN)/python tests/benchmarks/run.py
 
 bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
