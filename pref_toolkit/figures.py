@@ -302,7 +302,7 @@ def facts(method: Method) -> Picture:
 def lab_table(*methods: str) -> Picture:
     """Rows of the lab's table of methods, the most accurate first; all of them if none is named.
 
-    Mean and standard deviation over the seeds, see :mod:`pref_toolkit.lab.table`.
+    Mean and standard deviation over the seeds, see ``pref_toolkit.lab.table``.
 
     Raises:
         KeyError: for a method that has no row.
