@@ -330,9 +330,9 @@ def lab_table(*methods: str) -> Picture:
     def line(name: str) -> str:
         setting = ", ".join(f"{k.replace('learning_rate', 'rate')} {v}" for k, v in rows[name]["setting"].items())
         values = "".join(cell(rows[name][measure], scale, form) for measure, scale, form in columns.values())
-        return f'<tr><th scope="row"><code>{name}</code></th><td>{setting}</td>{values}</tr>'
+        return f'<tr><th scope="row"><code>{name}</code></th>{values}<td>{setting}</td></tr>'
 
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("method", "setting", *columns))
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("method", *columns, "setting"))
     body = "".join(map(line, chosen))
     return Picture(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
 

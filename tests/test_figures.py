@@ -214,3 +214,19 @@ def test_the_table_of_disagreements_has_both_numbers() -> None:
             shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
             assert shown and shown[2] == words
             assert float(shown[1].replace(",", "")) == pytest.approx(number, rel=1e-3)
+
+
+def test_the_lab_table_has_a_row_for_each_method_the_most_accurate_first() -> None:
+    from pref_toolkit.lab import table
+
+    made = table.summary()
+    rows = [["".join(cell.itertext()) for cell in row] for row in elements(str(figures.lab_table())) if row.tag == "tr"]
+    assert rows[0][0] == "method" and rows[0][-1] == "setting"
+    assert [row[0] for row in rows[1:]] == sorted(made, key=lambda name: -made[name]["accuracy"][0])
+    mean, spread = made["ipo"]["accuracy"]
+    (ipo,) = [row for row in rows if row[0] == "ipo"]
+    setting = made["ipo"]["setting"]
+    assert ipo[1] == f"{100 * mean:.1f} ± {100 * spread:.1f}"
+    assert ipo[-1] == f"tau {setting['tau']}, rate {setting['learning_rate']}"
+    with pytest.raises(KeyError):
+        figures.lab_table("no such method")

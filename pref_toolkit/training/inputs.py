@@ -217,7 +217,7 @@ class Inputs:
                 self.accelerator.print(f"reference: live, {self.method.name} reads its whole distributions")
         if "dispersion" not in self.names:
             return
-        log_v, raw = math.log(scorer.vocabulary()), {}
+        log_v, raw = math.log(scorer.head.vocabulary), {}
         entropies = readings_of(scorer, training, ["entropies"], self.accelerator, forward_tokens, self.store, stop)
         for example in training:
             total = entropies[references.key(example)]["entropies"].sum().item()

@@ -121,10 +121,6 @@ class Scorer(nn.Module):
                 values["logps"] = self.head.logps(hidden, batch.targets)
         return {name: _of_responses(name, values, batch) for name in readings}
 
-    def vocabulary(self) -> int:
-        """Number of tokens that the model's distributions range over."""
-        return int(self._base().get_output_embeddings().weight.shape[0])
-
     def check_head(self) -> None:
         """Whether distributions can be read in chunks: the model's logits must be its output layer's.
 
