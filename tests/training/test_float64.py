@@ -6,6 +6,7 @@ the norm of the gradient, tensor by tensor: at most 1e-5.
 
 from copy import deepcopy
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -40,6 +41,7 @@ class Naive(nn.Module):
     def __init__(self, model, reward_head=None):
         super().__init__()
         self.model, self.reward_head, self.longest = model.double(), reward_head and reward_head.double(), 64
+        self.head = SimpleNamespace(vocabulary=61)
 
     def collate(self, examples):
         if self.reward_head is not None:
@@ -48,9 +50,6 @@ class Naive(nn.Module):
 
     def check_head(self):
         pass
-
-    def vocabulary(self):
-        return 61
 
     def forward(self, batch, readings=("sums",), reference_hidden=None):
         output = self.model(input_ids=batch.input_ids, attention_mask=batch.present, output_hidden_states=True)
