@@ -1,9 +1,12 @@
-"""Hidden states -> what the output layer says of them, a chunk of rows at a time: ``(N, V)`` logits never exist at once.
+"""Hidden states -> what the output layer says of them, a part of the logits at a time: ``(N, V)`` of them never exist at once.
 
 The gradient of a token's log-probability with respect to its hidden state, ``W[y] - E_p[W]``, does not depend on the loss.
-Where the output layer is frozen it is therefore made in the forward, while the chunk's distribution is there, and only
-scaled in the backward: two products with ``W`` instead of the three of making the logits again. Where it is not, or where
-whole distributions are read, a chunk is made again in the backward.
+Where the output layer is frozen it is therefore made in the forward, while the logits are there, and only scaled in the
+backward: two products with ``W`` instead of the three of making the logits again. The logits are then made by parts of the
+vocabulary, for all hidden states, so that ``W`` is read once, and each part stays in the cache between its two products.
+
+Where the output layer is trained, or whole distributions are read, logits are made by hidden states, a few at a time, and
+made again in the backward.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import linear
 from torch.utils.checkpoint import checkpoint
 
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
-"""Logits in a chunk, by device: 32 MiB in float32 on a CPU, where more rows make the products little faster. A GPU has to
-read all of ``W`` for a chunk, which wants several hundred rows to pay; 512 MiB are 1,000 rows of 128,256. Not measured."""
+"""Logits of whole distributions in a chunk, by device: 32 MiB in float32 on a CPU, where more rows make the products little
+faster. A GPU has to read all of ``W`` for a chunk, which wants several hundred rows to pay; 512 MiB are 1,000 rows of 128,256.
+Not measured there."""
+TOKENS_AT_ONCE = {"cpu": 2**10, "cuda": 2**13}
+"""Tokens of the vocabulary in a part, by device. On a CPU a part of ``W`` and its logits should fit into the cache; a GPU
+wants large products. Not measured there."""
 
 
 @dataclass(frozen=True)
@@ -93,27 +99,42 @@ def rows_at_once(vocabulary: int, device: torch.device) -> int:
 
 
 class _FrozenLogps(torch.autograd.Function):
-    """Log-probabilities under a frozen linear output layer, and their gradient with respect to the hidden states."""
+    """Log-probabilities under a frozen linear output layer, and their gradient with respect to the hidden states.
+
+    The sum ``z`` of ``exp(logit - top)`` and the sum of the same times ``W`` grow part by part. When a part holds a greater
+    logit than all before, ``top`` rises and both shrink by what it rose.
+    """
 
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        size = rows_at_once(len(weight), hidden.device)
-        values, gradients = [], []
-        for states, tokens in zip(hidden.split(size), targets.split(size)):
-            logits = linear(states, weight, bias)
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-            # In place from here: logits over the greatest, then their exponentials, whose sum is z.
-            logits -= logits.amax(-1, keepdim=True)
-            of_token = logits.gather(-1, tokens[:, None])
-            z = logits.exp_().sum(-1, keepdim=True)
-            values.append((of_token - z.log())[:, 0])
-            if ctx.needs_input_grad[0]:
-                expected = (logits.to(weight.dtype) @ weight) / z
-                gradients.append((weight[tokens] - expected).to(hidden.dtype))
-            del logits  # before the next chunk's are made
-        if gradients:
-            ctx.save_for_backward(torch.cat(gradients))
-        return torch.cat(values)
+        exact = torch.promote_types(hidden.dtype, torch.float32)
+        size = TOKENS_AT_ONCE.get(hidden.device.type, TOKENS_AT_ONCE["cpu"])
+        room = hidden.new_empty(len(hidden) * min(size, len(weight)))
+        top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=exact)
+        z, of_token = torch.zeros_like(top), torch.zeros_like(top)
+        expected = torch.zeros_like(hidden, dtype=exact) if ctx.needs_input_grad[0] else None
+        for start in range(0, len(weight), size):
+            part = weight[start : start + size]
+            logits = torch.mm(hidden, part.T, out=room[: len(hidden) * len(part)].view(len(hidden), -1))
+            if bias is not None:
+                logits += bias[start : start + size]
+            logits = logits.to(exact)
+            place = targets[:, None] - start
+            inside = (place >= 0) & (place < len(part))
+            of_token = torch.where(inside, logits.gather(-1, place.clamp(0, len(part) - 1)), of_token)
+            risen = torch.maximum(top, logits.amax(-1, keepdim=True))
+            shrink, top = (top - risen).exp(), risen
+            p = logits.sub_(top).exp_()
+            z = z.mul_(shrink).add_(p.sum(-1, keepdim=True))
+            if expected is not None:
+                expected.mul_(shrink)
+                if weight.dtype == exact:
+                    expected.addmm_(p, part)
+                else:
+                    expected += p.to(weight.dtype) @ part
+        if expected is not None:
+            ctx.save_for_backward((weight[targets] - expected.div_(z)).to(hidden.dtype))
+        return (of_token - top - z.log())[:, 0]
 
     @staticmethod
     def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:

@@ -1,4 +1,4 @@
-"""How decoder layers are run: the last one only where a token is scored, each of them twice where memory is short."""
+"""How layers are run: adapters in place, the last layer where a token is scored, each of them twice where memory is short."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from types import MethodType
 from typing import Any
 
 import torch
+from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -40,6 +41,32 @@ def scored_only(layer: Any) -> None:
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
     layer.forward = MethodType(forward, layer)
+
+
+def adapters_in_place(model: nn.Module) -> None:
+    """From now on, the product of an adapter is added to that of its layer in one pass, and in the layer's own precision.
+
+    peft makes it, scales it and adds it: three tensors more, as large as the layer's output, and in float32 where its adapters
+    are. What is not one plain adapter on a layer it goes about as before.
+    """
+    for layer in model.modules():
+        if type(layer) is LoraLinear:
+            layer.forward = MethodType(_in_place, layer)  # type: ignore[method-assign]
+
+
+def _in_place(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    names = [name for name in self.active_adapters if name in self.lora_A]
+    plain = len(names) == 1 and self.lora_B[names[0]].bias is None and not self.lora_variant
+    if self.disable_adapters or self.merged or not plain or args or kwargs:
+        result: Tensor = type(self).forward(self, x, *args, **kwargs)
+        return result
+    (name,) = names
+    rows = x.flatten(0, -2)
+    out = self.base_layer(rows)
+    A, B = (factors[name].weight.to(out.dtype) for factors in (self.lora_A, self.lora_B))
+    # Rows, because autograd would copy the gradient for an addition in place to a view.
+    out.addmm_(self.lora_dropout[name](rows) @ A.T, B.T, alpha=self.scaling[name])
+    return out.view(*x.shape[:-1], -1)
 
 
 def recompute(model: nn.Module) -> None:

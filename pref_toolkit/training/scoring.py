@@ -81,6 +81,8 @@ class Scorer(nn.Module):
             if route != "auto":
                 raise ValueError(f"route {route!r} is not possible here: {found}")
         self.trimmed = self.route != "rows" and self._can_trim()
+        if self.route != "rows":
+            layers.adapters_in_place(self.model)
         if gradient_checkpointing:
             layers.recompute(self._base())
 

@@ -19,8 +19,9 @@ def by_definition(layer, hidden, targets, cap=None):
 
 
 @pytest.fixture(autouse=True)
-def chunks_of_seven_rows(monkeypatch):
+def chunks_of_seven_rows_or_nine_tokens(monkeypatch):
     monkeypatch.setattr(head, "LOGITS_AT_ONCE", {"cpu": 7 * 61})
+    monkeypatch.setattr(head, "TOKENS_AT_ONCE", {"cpu": 9})
 
 
 @pytest.mark.parametrize("rows", [1, 7, 20])
