@@ -64,20 +64,26 @@ class Batch:
 
 
 def packed_length(example: Encoded) -> int:
-    """Tokens an example takes in a packed batch."""
+    """Positions that an example takes in a packed sequence."""
     return len(example.prompt) + sum(len(r) - 1 for r in example.responses)
 
 
-def micro_batches(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
-    """Examples in order, in groups of at most ``tokens`` tokens; a longer example goes alone.
+def row_length(example: Encoded) -> int:
+    """Positions that the longest response of an example takes in a row of its own."""
+    return len(example.prompt) + max(map(len, example.responses)) - 1
 
-    In order no fewer groups would do, and these are the most even of as many: the largest is as small as it can be.
+
+def micro_batches(examples: Sequence[Encoded], tokens: int, padded: bool = False) -> list[list[Encoded]]:
+    """Examples in order, in groups of at most ``tokens`` positions; a longer example goes alone.
+
+    Positions are those of :func:`pack`, or with ``padded`` those of :func:`separate`. In order no fewer groups would do, and
+    these are the most even of as many: the largest is as small as it can be.
     """
-    groups = _in_order(examples, tokens)
+    groups = _in_order(examples, tokens, padded)
     low, high = 0, tokens
     while high - low > 1:
         middle = (low + high) // 2
-        closer = _in_order(examples, middle)
+        closer = _in_order(examples, middle, padded)
         if len(closer) == len(groups):
             high, groups = middle, closer
         else:
@@ -85,14 +91,16 @@ def micro_batches(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded
     return groups
 
 
-def _in_order(examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
+def _in_order(examples: Sequence[Encoded], tokens: int, padded: bool) -> list[list[Encoded]]:
     groups: list[list[Encoded]] = []
-    used = tokens + 1
+    used = rows = width = 0
     for example in examples:
         used += packed_length(example)
-        if used > tokens:
+        rows += len(example.responses)
+        width = max(width, row_length(example))
+        if not groups or (rows * width if padded else used) > tokens:
             groups.append([])
-            used = packed_length(example)
+            used, rows, width = packed_length(example), len(example.responses), row_length(example)
         groups[-1].append(example)
     return groups
 
@@ -121,7 +129,7 @@ def pack(examples: Sequence[Encoded]) -> Batch:
 def separate(examples: Sequence[Encoded]) -> Batch:
     """One padded sequence per response, prompt repeated: for architectures that cannot share a prompt."""
     sequences = [(len(e.prompt), e.prompt + r[:-1]) for e in examples for r in e.responses]
-    width = max(len(ids) for _, ids in sequences)
+    width = max(map(row_length, examples))
     ids, present = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width)
     scored: list[int] = []
     for n, (prompt, sequence) in enumerate(sequences):

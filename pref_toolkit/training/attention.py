@@ -3,7 +3,7 @@
 A response sees its prompt and itself. A mask over the whole sequence says so too, and costs its square. Here a prompt or a
 response, a segment, meets just the keys it sees, in one of three ways: ``by_segment`` calls the library's kernel once for
 each; ``by_varlen`` calls a kernel for sequences of unequal lengths once for all; ``by_flex`` calls a kernel that leaves out
-blocks no token may look at. The last two are for CUDA, where :func:`fastest` tries them out; no GPU has run them yet.
+blocks no token may look at. The last two are for CUDA, where they are tried out first; no GPU has run them yet.
 
 What depends on the batch alone is made once, before the layers: each way returns the function that the layers call. It travels
 through the model's forward as the keyword ``attend`` to what is registered with transformers under :data:`SEGMENTS`.
@@ -97,7 +97,7 @@ def by_segment(segments: Segments, device: torch.device) -> Attend:
 def by_varlen(segments: Segments, device: torch.device) -> Attend:
     """A kernel for sequences of unequal lengths, once: each segment is one, a response's keys its prompt's and its own.
 
-    The last query of a sequence must meet its last key (causal, aligned at the bottom right), which :func:`fastest` checks.
+    The last query of a sequence must meet its last key (causal, aligned at the bottom right), which :func:`obstacle` checks.
     """
     from torch.nn.attention.varlen import varlen_attn
 
@@ -117,7 +117,13 @@ def by_varlen(segments: Segments, device: torch.device) -> Attend:
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
         grouped = k.shape[1] != q.shape[1]
         out: Any = varlen_attn(
-            q.contiguous(), k[index], v[index], *bounds, scale=scale, window_size=(-1, 0), enable_gqa=grouped
+            q.contiguous(),
+            k.index_select(0, index),
+            v.index_select(0, index),
+            *bounds,
+            scale=scale,
+            window_size=(-1, 0),
+            enable_gqa=grouped,
         )
         return out[None]
 
@@ -160,37 +166,34 @@ def _flex(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
-def fastest(config: Any, device: torch.device, dtype: torch.dtype) -> Way:
-    """The way to take on a device: on CUDA the first of ``by_varlen``, ``by_flex`` that agrees with ``by_segment`` there.
+def obstacle(way: Way, config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a way does not give the outputs and gradients of ``by_segment`` on random numbers, or None.
 
     Args:
+        way: to try.
         config: of the model, for the shapes of its attention.
-        device, dtype: where its weights are and what they are.
+        device, dtype: where its weights will be and what they are.
     """
-    if device.type != "cuda":
-        return by_segment
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
-    return next((way for way in (by_varlen, by_flex) if agrees(way, heads, size, config, device, dtype)), by_segment)
-
-
-def agrees(way: Way, heads: int, size: int, config: Any, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether a way gives the outputs and gradients of ``by_segment`` on random numbers."""
+    key_heads = getattr(config, "num_key_value_heads", None) or heads
     segments: Segments = [(0, 40, [(40, 43), (43, 60)]), (60, 61, [(61, 61), (61, 101)])]
     random = torch.Generator().manual_seed(0)
-    key_heads = getattr(config, "num_key_value_heads", None) or heads
     shapes = [(1, n, 101, size) for n in (heads, key_heads, key_heads)] + [(1, 101, heads, size)]
     *inputs, outer = (torch.randn(s, generator=random).to(device, dtype) for s in shapes)
     results = []
     for candidate in (by_segment, way):
         q, k, v = (tensor.clone().requires_grad_() for tensor in inputs)
         try:
-            out = candidate(segments, device)(q, k, v, None)
-            results.append([out.detach(), *torch.autograd.grad(out, [q, k, v], outer)])
-        except Exception:  # whatever a kernel says that does not know the device, type or shape
-            return False
-    error = lambda a, b: float((a.float() - b.float()).norm() / b.float().norm())
-    return all(error(mine, plain) < torch.finfo(dtype).eps ** 0.5 for plain, mine in zip(*results))
+            with torch.enable_grad():
+                out = candidate(segments, device)(q, k, v, None)
+                results.append([out.detach(), *torch.autograd.grad(out, [q, k, v], outer)])
+        except Exception as error:  # whatever a kernel says that does not know the device, type or shape
+            return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    apart = lambda a, b: float((a.float() - b.float()).norm() / b.float().norm())
+    if all(apart(mine, plain) < torch.finfo(dtype).eps ** 0.5 for plain, mine in zip(*results)):
+        return None
+    return "its numbers are not those of attention segment by segment"
 
 
 AttentionInterface.register(SEGMENTS, segment_attention)

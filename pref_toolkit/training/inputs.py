@@ -261,7 +261,7 @@ class Inputs:
     def _log_ratios(self, scorer: Scorer, examples: list[Encoded], forward_tokens: int) -> list[float]:
         """``log pi - log pi_ref`` of this process's share of the examples' responses."""
         ratios: list[float] = []
-        mine, idle = processes.shares(self.accelerator, examples, forward_tokens)
+        mine, idle = processes.shares(self.accelerator, scorer, examples, forward_tokens)
         for n, part in enumerate([*mine, *idle]):
             batch = scorer.collate(part).to(self.accelerator.device)
             with evaluation(scorer.model):

@@ -81,8 +81,14 @@ def recompute(model: nn.Module) -> None:
     if not layers:
         raise ModelError(f"gradient_checkpointing: no decoder layers found in a {type(model).__name__}; leave it off")
     for layer in layers:
-        if not isinstance(layer.forward, partial):
-            layer.forward = partial(_recomputed, layer.forward)  # type: ignore[method-assign]
+        layer.forward = partial(_recomputed, layer.forward)  # type: ignore[method-assign]
+
+
+def keep(model: nn.Module) -> None:
+    """Layers keep what they compute again: :func:`recompute` undone, if an earlier scorer of the model asked for it."""
+    for module in model.modules():
+        if isinstance(module.forward, partial) and module.forward.func is _recomputed:
+            module.forward = module.forward.args[0]  # type: ignore[method-assign]
 
 
 def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:

@@ -107,7 +107,7 @@ def train(
     shown = [] if inputs.trains_rewards else run.fitting(held_out or training, policy.config, config)[: config.samples]
     longest = max(run.longest(encoded), max((len(e.prompt) + config.sample_tokens for e in shown), default=0))
     reward_head = models.new_reward_head(policy) if inputs.trains_rewards else None
-    scorer = Scorer(policy, longest, config.route, reward_head, config.gradient_checkpointing)
+    scorer = Scorer(policy, longest, config.route, reward_head, config.gradient_checkpointing, accelerator.device)
     fingerprint = models.fingerprint(policy)
     if config.reference_store:
         facts = references.identity(scorer, fingerprint, accelerator)
@@ -126,7 +126,7 @@ def train(
     )
     accelerator.print(f"{report}\n{method} on {len(training)} examples, {len(held_out)} held out")
     if scorer.obstacle:
-        accelerator.print(f"scoring by the slower route {scorer.route!r}: {scorer.obstacle}")
+        accelerator.print(f"scoring by the slower {scorer.way or 'route ' + repr(scorer.route)}: {scorer.obstacle}")
 
     start = 0
     if config.resume and (checkpoint := record.newest()):
@@ -179,12 +179,13 @@ def train(
                     losses, scored = accumulate(accelerator, scorer, batch, inputs, around, forward_tokens, step)
                     break
                 except torch.cuda.OutOfMemoryError:
-                    if not processes.divisible(accelerator, batch, forward_tokens):
+                    if not processes.divisible(accelerator, scorer, batch, forward_tokens):
                         raise
-                    forward_tokens //= 2
-                    checkpoints.set_rng_state(random)
-                    torch.cuda.empty_cache()
-                    accelerator.print(f"step {step}: out of memory; going on with {forward_tokens} tokens in a forward")
+                # Here and not above, where the error would still hold what the forward had kept.
+                forward_tokens = min(forward_tokens, sum(map(packed_length, batch))) // 2
+                checkpoints.set_rng_state(random)
+                torch.cuda.empty_cache()
+                accelerator.print(f"step {step}: out of memory; going on with {forward_tokens} tokens in a forward")
             processes.add_gradients(accelerator, weights.values())
             norm = float(processes.whole(accelerator.clip_grad_norm_(weights.values(), config.max_grad_norm)))
             if norm != norm or norm == float("inf"):
@@ -198,7 +199,7 @@ def train(
                 "kl": None,  # drawn below, where a checkpoint is due
                 "gradient_norm": norm,
                 "learning_rate": optimizer.param_groups[0]["lr"],
-                "tokens": sum(packed_length(e) for e in batch),
+                "tokens": sum(map(packed_length, batch)),
                 "seconds": time.perf_counter() - began,
             }
             done = step + 1
@@ -240,10 +241,11 @@ def accumulate(
 ) -> tuple[Tensor, Scored]:
     """Gradients of the mean loss of an update, from this process's share of it; losses and scores of the whole update.
 
-    Where the examples' losses depend on one another, all are scored twice: first without gradient, then in turn with it, each
-    part among the values of the others. The sum of the parts' gradients is the whole one, whatever the loss.
+    Where the examples' losses depend on one another and do not go in one forward, all are scored twice: first without gradient,
+    then in turn with it, each part among the values of the others. The sum of the parts' gradients is the whole one, whatever
+    the loss.
     """
-    parts, idle = processes.shares(accelerator, [inputs.arranged(e) for e in batch], forward_tokens)
+    parts, idle = processes.shares(accelerator, scorer, [inputs.arranged(e) for e in batch], forward_tokens)
     # Where processes hold parts of the weights, the last forward of each exchanges gradients, and the mean of them is taken.
     scale = accelerator.num_processes if processes.sharded(accelerator) else 1
     random = checkpoints.rng_state()
@@ -270,9 +272,9 @@ def accumulate(
                 mine[n : n + 1] = [live]
                 together = joined([*mine, *others]) if inputs.method.batchwise else live
                 loss = inputs.loss(together)
-                for example, value in zip(together.examples, loss):
-                    if not torch.isfinite(value):
-                        raise NotFiniteError(f"step {step}: the loss of {example.where} is not finite")
+                if not (finite := torch.isfinite(loss)).all():
+                    example = together.examples[finite.tolist().index(False)]
+                    raise NotFiniteError(f"step {step}: the loss of {example.where} is not finite")
                 accelerator.backward(loss.sum() * scale / len(batch))
             mine[n] = live.detach()
             losses.append(loss.detach())
@@ -280,7 +282,7 @@ def accumulate(
 
     mine: list[Scored] = []
     others: list[Scored] = []
-    if inputs.method.batchwise:
+    if inputs.method.batchwise and (len(parts) > 1 or accelerator.num_processes > 1):
         mine = processes.agreed(accelerator, without_gradient)
         checkpoints.set_rng_state(random)  # the same dropout when they are scored again
         others = inputs.others(joined(mine))

@@ -17,8 +17,8 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
-from pref_toolkit.data.batches import micro_batches
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.training.models import NotFiniteError
 
 
 def sharded(accelerator: Accelerator) -> bool:
@@ -52,37 +52,38 @@ def everyones(accelerator: Accelerator, mine: list[Any]) -> list[Any]:
 
 
 def agreed(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """The result of work that waits for no other process; if one is short of memory, all raise, and can try again together."""
+    """The result of work that waits for no other process; where it fails in one, for memory or a value, it fails in all."""
     if accelerator.num_processes == 1 or sharded(accelerator):
         return work()
     failure = result = None
     try:
         result = work()
-    except torch.cuda.OutOfMemoryError as error:
-        failure = str(error)
+    except (torch.cuda.OutOfMemoryError, NotFiniteError) as error:
+        failure = type(error), str(error)
     if failures := [f for f in everyones(accelerator, [failure]) if f is not None]:
-        raise torch.cuda.OutOfMemoryError(failures[0])
+        kind, message = failures[0]
+        raise kind(message)
     return result
 
 
 def shares(
-    accelerator: Accelerator, examples: Sequence[Encoded], forward_tokens: int
+    accelerator: Accelerator, scorer: Any, examples: Sequence[Encoded], forward_tokens: int
 ) -> tuple[list[list[Encoded]], list[list[Encoded]]]:
     """This process's share of the examples in forwards, and the forwards it makes for the others' sake only."""
     number = accelerator.num_processes
-    parts = [micro_batches(examples[place::number], forward_tokens) for place in range(number)]
+    parts = [scorer.parts(examples[place::number], forward_tokens) for place in range(number)]
     mine = parts[accelerator.process_index]
     missing = max(map(len, parts)) - len(mine) if sharded(accelerator) else 0
     return mine, [list(examples[:1])] * missing
 
 
-def divisible(accelerator: Accelerator, examples: Sequence[Encoded], forward_tokens: int) -> bool:
+def divisible(accelerator: Accelerator, scorer: Any, examples: Sequence[Encoded], forward_tokens: int) -> bool:
     """Whether smaller forwards could do with less memory.
 
     Processes that hold parts of the weights wait for each other inside a forward: there, none can go back and try again.
     """
     number = accelerator.num_processes
-    parts = [part for place in range(number) for part in micro_batches(examples[place::number], forward_tokens)]
+    parts = [part for place in range(number) for part in scorer.parts(examples[place::number], forward_tokens)]
     return not sharded(accelerator) and any(len(part) > 1 for part in parts)
 
 

@@ -155,7 +155,7 @@ def readings_of(
     with tqdm(total=len(missing), desc="reference", disable=not (missing and accelerator.is_main_process)) as bar:
         for start in range(0, len(missing), AT_ONCE):
             new = [by_key[k] for k in missing[start : start + AT_ONCE]]
-            mine, idle = processes.shares(accelerator, new, forward_tokens)
+            mine, idle = processes.shares(accelerator, scorer, new, forward_tokens)
             here: Readings = {}
             for n, part in enumerate([*mine, *idle]):
                 batch = scorer.collate(part).to(accelerator.device)

@@ -19,6 +19,9 @@ from pref_toolkit.training import attention, layers
 from pref_toolkit.training.head import Head
 from pref_toolkit.training.models import ModelError
 
+ATTENDING = {"full_attention", "sliding_attention", "chunked_attention"}
+"""Kinds of layers whose tokens meet in attention only. Others mix neighbours, which in a packed sequence may be strangers."""
+
 READINGS = {
     "sums": "log-probability of the response",
     "heads": "the same of its first tokens, as many as the shortest response to the prompt has",
@@ -41,7 +44,8 @@ class Scorer(nn.Module):
     ``rows`` is the plain way, what the others are tested against: every response behind its own copy of the prompt, padded,
     the model's own logits, ``log_softmax``. ``mask`` shares the prompts through a mask over the whole sequence and makes logits
     of scored positions only, in chunks. ``segments`` is ``mask`` without the waste in attention. All three give the same
-    numbers; ``auto`` takes the fastest that the architecture allows, which is tried out once on random tokens.
+    numbers; ``auto`` takes the fastest that the architecture allows, which is tried out once on random tokens. Where that is
+    ``rows``, logits are made of scored positions in chunks all the same, unless ``rows`` was asked for.
 
     Args:
         model: any causal language model of transformers, or a PeftModel around one.
@@ -49,9 +53,11 @@ class Scorer(nn.Module):
         route: which way to take.
         reward_head: a linear map from hidden states to one reward, for a reward model.
         gradient_checkpointing: run each layer again in the backward rather than keep what it computed.
+        device: where the model will run, if its weights are elsewhere as yet.
 
     Attributes:
         route: the way taken.
+        way: of the route ``segments``, the name of what attends in :mod:`pref_toolkit.training.attention`; else None.
         obstacle: why not a faster one, or None.
         head: how logits are made in chunks, or None where the model's own must be asked for.
         trimmed: whether the last layer is run for scored positions only.
@@ -64,17 +70,22 @@ class Scorer(nn.Module):
         route: Route = "auto",
         reward_head: nn.Linear | None = None,
         gradient_checkpointing: bool = False,
+        device: torch.device | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.reward_head = reward_head
         self.longest = longest
         self.head: Any = self._head()
+        self.plain = route == "rows"
         self.trimmed = False
         self.obstacle: str | None = None
+        self._prepared: tuple[Any, Any, Any] = None, None, None
+        layers.keep(self._base())
+        expected = self._alone() if route != "rows" else None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
-            found = self._obstacle(longest)
+            found = self._obstacle(longest, expected)
             if found is None:
                 break
             self.obstacle = found
@@ -83,6 +94,9 @@ class Scorer(nn.Module):
         self.trimmed = self.route != "rows" and self._can_trim()
         if self.route != "rows":
             layers.adapters_in_place(self.model)
+        if self.route == "segments" and (device or self._device()).type == "cuda":
+            self._use_a_kernel(device or self._device(), expected)
+        self.way = self._way.__name__ if self.route == "segments" else None
         if gradient_checkpointing:
             layers.recompute(self._base())
 
@@ -91,6 +105,10 @@ class Scorer(nn.Module):
         if self.reward_head is not None:
             examples = [replace(e, responses=[[*r, r[-1]] for r in e.responses]) for e in examples]
         return (separate if self.route == "rows" else pack)(examples)
+
+    def parts(self, examples: Sequence[Encoded], tokens: int) -> list[list[Encoded]]:
+        """Examples in order, in forwards of at most ``tokens`` positions on the route taken; a longer example goes alone."""
+        return micro_batches(examples, tokens, padded=self.route == "rows")
 
     def forward(
         self, batch: Batch, readings: Sequence[str] = ("sums",), reference_hidden: Tensor | None = None
@@ -104,7 +122,7 @@ class Scorer(nn.Module):
         """
         wanted = set(readings)
         values: dict[str, Tensor] = {}
-        if wanted <= {"sums", "heads"} and (self.route == "rows" or self.head is None):
+        if wanted <= {"sums", "heads"} and (self.plain or self.head is None):
             logits = self._logits(batch)
             log_p = logits.to(torch.promote_types(logits.dtype, torch.float32)).log_softmax(-1)
             values["logps"] = log_p.gather(-1, batch.targets[:, None])[:, 0]
@@ -155,7 +173,7 @@ class Scorer(nn.Module):
         ]
         try:
             with evaluation(model):
-                ids = torch.arange(1, 6, device=next(model.parameters()).device)[None]
+                ids = torch.arange(1, 6, device=self._device())[None]
                 logits = model(input_ids=ids, use_cache=False).logits
                 same = (
                     len(seen) == 2
@@ -191,33 +209,51 @@ class Scorer(nn.Module):
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
             assert batch.segments is not None
             device = batch.input_ids.device
+            # Policy and reference score the same batch, one after the other.
+            if self._prepared[0] is not batch.segments or self._prepared[1] is not self._way:
+                self._prepared = batch.segments, self._way, self._way(batch.segments, device)
             return inputs | {
                 "attention_mask": torch.zeros(1, 1, 1, 1, device=device),
-                "attend": self._way(batch.segments, device),
+                "attend": self._prepared[2],
             }
         # Additive, because eager attention would add a boolean mask as zeros and ones.
         dtype = self._dtype()
         zero = torch.zeros((), dtype=dtype, device=batch.input_ids.device)
         return inputs | {"attention_mask": zero.where(batch.mask(), torch.finfo(dtype).min)[None, None]}
 
-    def _obstacle(self, longest: int) -> str | None:
+    def _obstacle(self, longest: int, expected: Any) -> str | None:
         """Why the route cannot be taken, or None."""
         if self.route == "rows":
             return None
+        config: Any = self.model.config.get_text_config()
+        if others := {*(getattr(config, "layer_types", None) or ())} - ATTENDING:
+            return f"{config.model_type} has layers of the kinds {', '.join(sorted(others))}, which know no segments"
         # A mask or segments replace a sliding window of the model's own.
-        config: Any = self.model.config
         for name in ("sliding_window", "attention_chunk_size"):
             window = getattr(config, name, None)
             if window is not None and longest > window:
                 return f"{longest} tokens are more than the model's {name} of {window}"
-        before = config._attn_implementation
-        if self.route == "segments":
-            self._attend_with(attention.SEGMENTS)
-            self._way = attention.fastest(config.get_text_config(), next(self.model.parameters()).device, self._dtype())
-        obstacle = self._trial()
-        if obstacle is not None and self.route == "segments":
+        if self.route == "mask":
+            return self._trial(*expected)
+        before = self.model.config._attn_implementation
+        self._attend_with(attention.SEGMENTS)
+        self._way = attention.by_segment
+        obstacle = self._trial(*expected)
+        if obstacle is not None:
             self._attend_with(before)
         return obstacle
+
+    def _use_a_kernel(self, device: torch.device, expected: Any) -> None:
+        """Attend by the first kernel of a GPU that gives what ``by_segment`` gives."""
+        for way in (attention.by_varlen, attention.by_flex):
+            found = attention.obstacle(way, self.model.config.get_text_config(), device, self._dtype())
+            self._way = way
+            if found is None and self._device() == device:
+                found = self._trial(*expected)
+            if found is None:
+                return
+            self.obstacle = f"{way.__name__}: {found}"
+        self._way = attention.by_segment
 
     def _attend_with(self, implementation: str) -> None:
         self._base().set_attn_implementation(implementation)
@@ -225,13 +261,45 @@ class Scorer(nn.Module):
     def _dtype(self) -> torch.dtype:
         return next(p.dtype for p in self.model.parameters() if p.is_floating_point())
 
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
     def _random(self) -> tuple[list[Encoded], list[Encoded]]:
-        """Random tokens to try the model out with: two prompts with the same two responses."""
+        """Random tokens to try the model out with: two prompts with three responses, and two others with the same."""
         random = torch.Generator().manual_seed(0)
-        draw = lambda n: torch.randint(self.model.config.vocab_size, (n,), generator=random).tolist()
-        responses = [draw(5), draw(6)]
-        one, other = ([Encoded(draw(8), responses, where="trial")] for _ in range(2))
+        size = self.model.config.get_text_config().vocab_size
+        draw = lambda n: torch.randint(size, (n,), generator=random).tolist()
+        responses = [draw(9), draw(1), draw(6)]
+        one, other = ([Encoded(draw(n), responses, where="trial") for n in (5, 4)] for _ in range(2))
         return one, other
+
+    def _alone(self) -> tuple[Tensor, float]:
+        """Sums of random responses, each in a forward of its own, and how much other prompts change them."""
+        self.route = "rows"
+        each = lambda examples: (separate([Encoded(e.prompt, [r], e.where)]) for e in examples for r in e.responses)
+        with evaluation(self.model):
+            alone, other = (
+                torch.cat([self(row.to(self._device()))["sums"] for row in each(examples)])
+                for examples in self._random()
+            )
+        return alone.flatten(), float((alone - other).abs().max())
+
+    def _trial(self, alone: Tensor, difference: float) -> str | None:
+        """Why the route does not score random responses as one by one, or None.
+
+        By rounding they may differ: measured over forty architectures, by less than the bounds here, and by more where states
+        of one response reach another.
+        """
+        name = self.model.config.model_type
+        try:
+            with evaluation(self.model):
+                shared = self(pack(self._random()[0]).to(self._device()))["sums"].flatten()
+        except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
+            return f"{name} does not take {self.route} and positions ({type(error).__name__})"
+        rounding = 4 * torch.finfo(alone.dtype).eps * float(alone.abs().max())
+        if not float((shared - alone).abs().max()) <= max(rounding, torch.finfo(self._dtype()).eps ** 0.5 * difference):
+            return f"{name} does not keep responses that share a prompt apart"
+        return None
 
     def _can_trim(self) -> bool:
         """Whether the last layer gives the same where it is asked for scored positions only; it is then changed so."""
@@ -239,7 +307,7 @@ class Scorer(nn.Module):
         if layer is None:
             return False
         layers.scored_only(layer)
-        batch = pack(self._random()[0]).to(next(self.model.parameters()).device)
+        batch = pack(self._random()[0]).to(self._device())
         with evaluation(self.model):
             whole = self._hidden(batch)
             try:
@@ -251,24 +319,6 @@ class Scorer(nn.Module):
                 self.trimmed = False
         same = trimmed.shape == whole.shape
         return same and float((trimmed - whole).norm()) < torch.finfo(whole.dtype).eps ** 0.5 * float(whole.norm())
-
-    def _trial(self) -> str | None:
-        """Score random tokens shared and alone; they must differ far less than two prompts do."""
-        config: Any = self.model.config
-        examples, others = self._random()
-        device = next(self.model.parameters()).device
-        route = self.route
-        with evaluation(self.model):
-            try:
-                shared = self(pack(examples).to(device))["sums"]
-            except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
-                return f"{config.model_type} does not take {route} and positions ({type(error).__name__})"
-            self.route = "rows"
-            alone, other = (self(separate(e).to(device))["sums"] for e in (examples, others))
-            self.route = route
-        if (shared - alone).abs().sum() > 0.25 * (other - alone).abs().sum():
-            return f"{config.model_type} does not keep responses that share a prompt apart"
-        return None
 
 
 def _of_responses(name: str, values: dict[str, Tensor], batch: Batch) -> Tensor:
@@ -327,7 +377,7 @@ def score(
 ) -> tuple[Logps, Logps]:
     """Log-probabilities of all responses under policy and reference, without dropout or gradient."""
     policies, references = [], []
-    parts = micro_batches(examples, forward_tokens)
+    parts = scorer.parts(examples, forward_tokens)
     for part in tqdm(parts, desc=what, leave=False, disable=len(parts) < 2):
         batch = scorer.collate(part).to(device)
         with evaluation(scorer.model):
@@ -339,7 +389,7 @@ def score(
 
 def rewards(scorer: Scorer, examples: Sequence[Encoded], device: Any, forward_tokens: int, what: str) -> Tensor:
     """``(B, K)`` rewards of all responses under a reward model, without dropout or gradient."""
-    parts = micro_batches(examples, forward_tokens)
+    parts = scorer.parts(examples, forward_tokens)
     with evaluation(scorer.model):
         return torch.cat(
             [

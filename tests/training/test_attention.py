@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import LlamaConfig
 
 from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
@@ -63,20 +62,22 @@ def test_each_way_is_the_mask(way, lengths, varlen_on_cpu):
         assert torch.allclose(mine, theirs, atol=1e-12)
 
 
+SHAPE = SimpleNamespace(num_attention_heads=4, num_key_value_heads=2, head_dim=16)
+
+
 def test_a_kernel_aligned_at_the_top_left_is_found_out(varlen_on_cpu):
-    agree = lambda dtype: attention.agrees(attention.by_varlen, 4, 16, SimpleNamespace(), CPU, dtype)
-    assert agree(torch.float32) and agree(torch.bfloat16)
+    obstacle = lambda dtype: attention.obstacle(attention.by_varlen, SHAPE, CPU, dtype)
+    with torch.no_grad():  # gradients are compared wherever the question is asked
+        assert obstacle(torch.float32) is obstacle(torch.bfloat16) is None
     varlen_on_cpu(lambda *args, **kwargs: bottom_right(*args, **kwargs, aligned=False))
-    assert not agree(torch.float32) and not agree(torch.bfloat16)
+    assert "not those of attention segment by segment" in obstacle(torch.float32)
+    assert "not those of attention segment by segment" in obstacle(torch.bfloat16)
 
 
-def test_a_kernel_that_refuses_is_passed_over(varlen_on_cpu):
+def test_a_kernel_that_refuses_says_why(varlen_on_cpu):
     def refuse(*args, **kwargs):
-        raise RuntimeError("no kernel for this device")
+        raise RuntimeError("no kernel for this device\nand a long trace")
 
     varlen_on_cpu(refuse)
-    assert not attention.agrees(attention.by_varlen, 4, 16, SimpleNamespace(), CPU, torch.float32)
-
-
-def test_a_cpu_calls_the_kernel_once_for_each_segment():
-    assert attention.fastest(LlamaConfig(), CPU, torch.float32) is attention.by_segment
+    why = attention.obstacle(attention.by_varlen, SHAPE, CPU, torch.float32)
+    assert why == "RuntimeError: no kernel for this device"

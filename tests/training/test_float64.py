@@ -17,7 +17,7 @@ from torch.nn.functional import logsigmoid
 from transformers import Gemma2Config, Gemma3TextConfig, MistralConfig
 
 from pref_toolkit.data import Report
-from pref_toolkit.data.batches import separate
+from pref_toolkit.data.batches import micro_batches, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
 from pref_toolkit.training.inputs import Inputs
@@ -50,6 +50,9 @@ class Naive(nn.Module):
 
     def check_head(self):
         pass
+
+    def parts(self, examples, tokens):
+        return micro_batches(examples, tokens)
 
     def forward(self, batch, readings=("sums",), reference_hidden=None):
         output = self.model(input_ids=batch.input_ids, attention_mask=batch.present, output_hidden_states=True)

@@ -1,7 +1,10 @@
 """Running the last layer for scored positions, and layers twice, changes no number."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from test_scoring import SHAPES, SMALL, examples_of, model_of
 from transformers import GraniteConfig, OPTConfig
 
@@ -103,3 +106,82 @@ def test_layers_run_twice_do_not_bring_the_models_own_dropout_back():
 def test_a_model_without_known_layers_is_refused():
     with pytest.raises(ModelError, match="gradient_checkpointing: no decoder layers found in a Linear"):
         layers.recompute(torch.nn.Linear(2, 2))
+
+
+def test_a_scorer_without_layers_run_twice_undoes_those_of_another():
+    policy, examples = policy_of(SHAPES["llama"]), examples_of(2)
+    kept = []
+    for again in (False, True, False):
+        scorer, shapes = Scorer(policy, 64, gradient_checkpointing=again), []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(t.numel()) or t, lambda t: t):  # noqa: B023
+            logps(scorer, scorer.collate(examples))
+        kept.append(sum(shapes))
+    assert kept[0] == kept[2] > 2 * kept[1]
+
+
+LORAS = {
+    "as ours": {},
+    "with a bias": {"lora_bias": True},
+    "weight-decomposed": {"use_dora": True},
+    "scaled by the root of the rank": {"use_rslora": True},
+    "with dropout": {"lora_dropout": 0.5},
+}
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+@pytest.mark.filterwarnings("ignore:`lora_bias=True` was passed")
+@pytest.mark.filterwarnings("ignore:Already found a `peft_config` attribute:UserWarning")
+@pytest.mark.parametrize("kind", LORAS)
+@pytest.mark.parametrize("shape", ["llama", "gpt2"])
+def test_adapters_in_place_are_pefts(shape, kind):
+    """Value and gradients, for adapters of every kind, one of several, switched off or merged."""
+    results = []
+    for in_place in (False, True):
+        every = {"init_lora_weights": False, "fan_in_fan_out": shape == "gpt2"}
+        config = LoraConfig(r=4, target_modules="all-linear", **every, **LORAS[kind])
+        torch.manual_seed(0)
+        model = get_peft_model(model_of(SHAPES[shape]), config)
+        first_layer = r".*layers\.0.*_proj|.*h\.0.*c_\w+"
+        model.add_adapter("other", LoraConfig(r=2, target_modules=first_layer, **every))
+        if in_place:
+            layers.adapters_in_place(model)
+        values = []
+        ids = torch.arange(3, 20)[None]
+        for active in ("default", "other"):
+            model.set_adapter(active)
+            torch.manual_seed(1)
+            logits = model.train()(input_ids=ids).logits
+            weights = [p for p in model.parameters() if p.requires_grad]
+            values += [logits, *torch.autograd.grad(logits.square().sum(), weights)]
+        with model.disable_adapter():
+            values.append(model.eval()(input_ids=ids).logits)
+        if kind != "with a bias":
+            model.merge_adapter()
+            values.append(model(input_ids=ids).logits)
+        results.append(values)
+    assert len(results[0]) == len(results[1]) > 10
+    for plain, mine in zip(*results):
+        assert (mine - plain).norm() <= 1e-5 * plain.norm()
+
+
+def test_adapters_in_place_compute_in_the_precision_of_their_layer():
+    """peft would make float32 copies of every input; weights and their gradients stay in float32."""
+    policy = policy_of(SHAPES["llama"]).bfloat16()
+    for value in trainable(policy).values():
+        value.data = value.data.float()
+    exact, examples = deepcopy(policy).float(), examples_of(2)
+    kept = []
+    results = []
+    for model in (policy, exact):
+        scorer = Scorer(model, 64)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+            value = logps(scorer, scorer.collate(examples)).sums
+        if model is policy:
+            large = [t for t in kept if t.dtype == torch.float32 and t.numel() >= 32 * len(pack(examples).input_ids[0])]
+            norms = 2 * len(policy.get_base_model().base_model.layers) + 1
+            assert len(large) <= 2 * norms  # which work in float32
+        weights = list(trainable(model).values())
+        results.append(torch.autograd.grad(value.sum(), weights))
+    assert all(g.dtype == torch.float32 for g in results[0])
+    for mine, expected in zip(*results):
+        assert (mine - expected).norm() < 0.1 * expected.norm()

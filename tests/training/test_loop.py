@@ -5,13 +5,15 @@ import math
 import os
 import signal
 import threading
+from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pref_toolkit import train
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import loop, models, run
+from pref_toolkit.training import loop, models, processes, run
 from pref_toolkit.training.loop import Terminated
 from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable
 from pref_toolkit.training.scoring import Scorer
@@ -120,11 +122,41 @@ def test_out_of_memory_halves_the_forward_and_keeps_the_update(method, rows_for,
         return forward(self, batch, *more)
 
     monkeypatch.setattr(Scorer, "forward", short_of_memory)
-    monkeypatch.setattr(Scorer, "_trial", lambda self: None)
+    monkeypatch.setattr(Scorer, "_trial", lambda *_: None)
+    monkeypatch.setattr(Scorer, "_alone", lambda *_: (None, None))
     history = train(*tiny(), rows_for(method), method, settings)
     assert "going on with" in capsys.readouterr().out
     for name, value in trainable(history.model).items():
         assert (value.grad - expected[name]).norm() <= 1e-5 * expected[name].norm(), name
+
+
+@pytest.mark.parametrize(("forward_tokens", "times"), [(100_000, 2), (150, 4)])
+def test_losses_that_depend_on_one_another_are_scored_twice_only_if_they_must(forward_tokens, times, rows, quick):
+    """Policy and reference: once each where an update goes in one forward, else before and with the gradient."""
+    seen = Counter()
+    forward = Scorer.forward
+
+    def count(self, batch, *more):
+        seen[tuple(batch.tokens.flatten().tolist())] += 1
+        return forward(self, batch, *more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Scorer, "_can_trim", lambda self: False)
+        patch.setattr(Scorer, "_trial", lambda *_: None)
+        patch.setattr(Scorer, "_alone", lambda *_: (None, None))
+        patch.setattr(Scorer, "forward", count)
+        settings = quick(max_steps=1, held_out=0, samples=0, tokens_per_forward=forward_tokens)
+        train(*tiny(), rows, "aot", settings)
+    assert set(seen.values()) == {times}
+
+
+def test_a_process_whose_values_are_not_finite_stops_all(monkeypatch):
+    accelerator = SimpleNamespace(num_processes=2, distributed_type=None)
+    monkeypatch.setattr(
+        processes, "everyones", lambda _, mine: [*mine, (NotFiniteError, "step 3: a row is not finite")]
+    )
+    with pytest.raises(NotFiniteError, match="step 3: a row"):
+        processes.agreed(accelerator, lambda: "well")
 
 
 def test_sigterm_saves_a_checkpoint_and_exits_143(rows, quick, tmp_path, monkeypatch):

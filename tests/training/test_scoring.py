@@ -5,16 +5,25 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
+    Gemma3TextConfig,
     GemmaConfig,
     GPT2Config,
+    GPTJConfig,
+    GptOssConfig,
+    Lfm2Config,
     LlamaConfig,
     MambaConfig,
+    MiniMaxConfig,
     MistralConfig,
+    MptConfig,
     Qwen3Config,
 )
 
 from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.training import attention
 from pref_toolkit.training.models import tiny, with_adapters
 from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
 
@@ -187,3 +196,108 @@ def test_the_reference_does_not_move_with_the_policy():
     with reference(policy):
         assert torch.equal(logps(scorer, batch).sums, before)
     assert not torch.equal(logps(scorer, batch).sums, before)
+
+
+MIXING = {
+    "gptj, attention of its own": (GPTJConfig(vocab_size=61, n_embd=32, n_layer=2, n_head=4, rotary_dim=4), "mask"),
+    "mpt, positions of its own": (MptConfig(vocab_size=61, d_model=32, n_layers=2, n_heads=4, max_seq_len=128), "rows"),
+    "gpt_oss, attention sinks": (GptOssConfig(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=64), "mask"),
+    "lfm2, convolutions": (Lfm2Config(**SMALL, num_key_value_heads=2, layer_types=["conv", "full_attention"]), "rows"),
+    "minimax, linear attention": (MiniMaxConfig(**SMALL, num_key_value_heads=2, head_dim=8, block_size=16), "rows"),
+}
+
+
+@pytest.mark.parametrize("name", MIXING)
+def test_what_reaches_other_responses_or_is_left_out_is_found_out(name):
+    """Each of these was once scored by segments, up to several nats off."""
+    config, route = MIXING[name]
+    model, examples = model_of(config), examples_of(2)
+    expected = one_by_one(model, examples)
+    scorer = Scorer(model, longest=40)
+    assert scorer.route == route and scorer.obstacle
+    with torch.no_grad():
+        assert (logps(scorer, scorer.collate(examples)).sums - expected).abs().max() < 2e-5
+    assert torch.equal(one_by_one(model, examples), expected)  # the model itself computes what it did
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("std", [0.02, 0.2])
+def test_rounding_is_not_taken_for_an_obstacle(std, dtype):
+    for shape in ("llama", "mistral", "qwen", "gemma", "gpt2"):
+        model = model_of(SHAPES[shape])
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.data.mul_(std / 0.2)
+        assert Scorer(model.to(dtype), 64).route == "segments", shape
+
+
+def test_one_response_per_row_still_makes_logits_of_responses_only():
+    """Where it is the fallback; asked for by name it is the plain way, with the model's own logits."""
+    config = MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=14)
+    examples = examples_of(2)
+    for route, asked in (("auto", 0), ("rows", 1)):
+        scorer = Scorer(model_of(config).requires_grad_(False), 64, route)
+        calls = []
+        scorer.model.get_output_embeddings().register_forward_hook(lambda *_: calls.append(1))  # noqa: B023
+        assert scorer.route == "rows"
+        sums = scorer(scorer.collate(examples))["sums"]
+        assert len(calls) == asked
+        assert torch.allclose(sums.double(), one_by_one(model_of(config), examples), atol=1e-4)
+
+
+@pytest.mark.parametrize(("route", "sizes"), [("segments", [53, 15]), ("rows", [8, 98, 42])])
+def test_a_forward_holds_no_more_positions_than_it_may(route, sizes):
+    """A long example among short ones: padded to its width, they cost more than they have tokens. Alone, one may cost more."""
+    examples = [Encoded([5] * n, [[6] * m, [7]], where=str(n)) for n, m in [(3, 2), (30, 20), (4, 4), (2, 2), (5, 1)]]
+    scorer = Scorer(model_of(SHAPES["llama"]), 64, route)
+    parts = scorer.parts(examples, 60)
+    assert [e for part in parts for e in part] == examples
+    assert [scorer.collate(part).input_ids.numel() for part in parts] == sizes
+
+
+def test_a_model_with_a_configuration_for_each_of_its_parts_is_read_by_that_of_its_text():
+    text = Gemma3TextConfig(**SMALL, num_key_value_heads=2, head_dim=8, sliding_window=14)
+    model = Gemma3ForConditionalGeneration(
+        Gemma3Config(
+            text_config=text.to_dict(),
+            vision_config={
+                "hidden_size": 16,
+                "intermediate_size": 16,
+                "num_hidden_layers": 1,
+                "num_attention_heads": 2,
+                "image_size": 8,
+                "patch_size": 4,
+            },
+            mm_tokens_per_image=1,
+        )
+    ).eval()
+    assert "sliding_window of 14" in Scorer(model, longest=64).obstacle
+
+
+def test_policy_and_reference_prepare_a_batch_once(monkeypatch):
+    made = []
+    by_segment = attention.by_segment
+    monkeypatch.setattr(attention, "by_segment", lambda *args: made.append(1) or by_segment(*args))
+    policy = with_adapters(model_of(SHAPES["llama"]), rank=4, alpha=None, dropout=0.0)
+    scorer = Scorer(policy, 64)
+    del made[:]
+    for examples in (examples_of(2), examples_of(2, seed=1)):
+        batch = scorer.collate(examples)
+        with reference(policy):
+            under_reference = scorer(batch)["sums"]
+        assert torch.equal(scorer(batch)["sums"], under_reference)
+    assert len(made) == 2
+
+
+def test_the_way_to_attend_is_chosen_for_where_the_model_will_run(monkeypatch):
+    """Its weights may be elsewhere as yet: spread over processes, they are moved later."""
+    model = model_of(SHAPES["llama"])
+    for works, obstacle in (
+        ("by_varlen", None),
+        ("by_flex", "by_varlen: no kernel"),
+        ("by_segment", "by_flex: no kernel"),
+    ):
+        monkeypatch.setattr(attention, "obstacle", lambda way, *_: None if way.__name__ == works else "no kernel")  # noqa: B023
+        scorer = Scorer(model, 64, device=torch.device("cuda"))
+        assert (scorer.route, scorer.way, scorer.obstacle) == ("segments", works, obstacle)
+    assert Scorer(model, 64).way == "by_segment" and Scorer(model, 64, "rows").way is None
