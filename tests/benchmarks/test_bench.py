@@ -13,6 +13,7 @@ import ours
 import pytest
 import torch
 import workload
+from accelerate.state import AcceleratorState
 from contestants import CONTESTANTS
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -210,6 +211,7 @@ def test_a_model_in_bf16_is_trained_by_trl_under_autocast():
         for module in factors:
             module.register_forward_hook(lambda module, given, made: seen.add((module.weight.dtype, made.dtype)))
         first[name] = contestant.step(EXAMPLES), contestant.gradients()
+    AcceleratorState._reset_state()  # or accelerate would go on in bf16 in the tests that follow
     assert seen == {(torch.float32, torch.bfloat16)}
     gpu.differ(first, torch.bfloat16)
 
