@@ -17,16 +17,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pref_toolkit.data.tokens import Encoded
+
 ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_": str(1 << 20)}
 
 
-def peak_above_model(name: str, shape: str, vocabulary: int, batch: dict[str, object], threads: int) -> int:
-    """Bytes that an update of the contestant ``name`` needs above its loaded model, measured in a new process.
-
-    Args:
-        batch: ``profile, seed, first, count, max_length`` of the pairs.
-    """
-    command = [sys.executable, __file__, json.dumps([name, shape, vocabulary, batch, threads])]
+def peak_above_model(
+    name: str, shape: str, vocabulary: int, examples: list[Encoded], max_length: int, threads: int
+) -> int:
+    """Bytes that an update of the contestant ``name`` needs above its loaded model, measured in a new process."""
+    rows = [(e.prompt, e.responses, e.where) for e in examples]
+    command = [sys.executable, __file__, json.dumps([name, shape, vocabulary, rows, max_length, threads])]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
     if done.returncode:
@@ -45,18 +46,13 @@ def main() -> None:
     from contestants import CONTESTANTS
 
     parser = argparse.ArgumentParser(description="Prints the peak of one update above the loaded model, in bytes.")
-    parser.add_argument("measurement", type=json.loads, help="[contestant, shape, vocabulary, batch, threads] as JSON")
-    name, shape, vocabulary, batch, threads = parser.parse_args().measurement
+    wanted = "[contestant, shape, vocabulary, [[prompt, responses, where], ...], max_length, threads] as JSON"
+    parser.add_argument("measurement", type=json.loads, help=wanted)
+    name, shape, vocabulary, rows, max_length, threads = parser.parse_args().measurement
     torch.set_num_threads(threads)
-    pairs = workload.pairs(
-        batch["profile"],
-        batch["first"] + batch["count"],
-        vocabulary=vocabulary,
-        max_length=batch["max_length"],
-        seed=batch["seed"],
-    ).pairs[batch["first"] :]
+    pairs = [Encoded(*row) for row in rows]
     small = workload.PROFILES["hh"].draw(1, vocabulary, 16, seed=0)
-    contestant = CONTESTANTS[name].build(workload.base_model(shape, vocabulary), batch["max_length"])
+    contestant = CONTESTANTS[name].build(workload.base_model(shape, vocabulary), max_length)
     if contestant.stored is not None:
         contestant.store(small)
         contestant.store(pairs)

@@ -7,6 +7,9 @@ tiles. Nothing of TRL's arithmetic is replaced, and losses and gradients are com
 
 One thing costs TRL more here than on a GPU: for its log it makes entropy, mean logit and top-1 of each position, in passes
 over the logits that its GPU kernel makes while it reads them anyway. ``lean`` leaves them out, in TRL's favour.
+
+A base model in bf16 is trained as TRL does it unless told otherwise: adapters in float32, forwards under autocast to bf16.
+Without, peft would make float32 copies of each linear's input. Ours adds adapters in the layer's own precision, so in bf16 too.
 """
 
 from __future__ import annotations
@@ -75,7 +78,7 @@ class TRL:
             "gradient_checkpointing": checkpointing,
             "gradient_checkpointing_kwargs": {"use_reentrant": False} if checkpointing else None,
             "use_cpu": self.device.type == "cpu",
-            "bf16": False,  # the weights' own precision, as ours
+            "bf16": base.dtype == torch.bfloat16,
             "report_to": "none",
             "disable_tqdm": True,
         }
@@ -104,7 +107,8 @@ class TRL:
                 self.trainer = DPOTrainer(args=DPOConfig(beta=hyperparameters["beta"], **common), **given)
         # Set here and not above, where TRL would compute them for the row of the data set.
         self.trainer.precompute_ref_logps = stored
-        # Two things that its train() does before the first step.
+        # Three things that its train() does before the first step.
+        self.trainer.accelerator.prepare_model(self.trainer.model)  # autocast, if it is on
         self.trainer.current_gradient_accumulation_steps = 1
         if checkpointing:
             self.trainer.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from dataclasses import replace
 
 import arithmetic
+import gpu
 import memory
+import ours
 import pytest
 import torch
 import workload
+from accelerate.state import AcceleratorState
 from contestants import CONTESTANTS
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -92,33 +96,134 @@ def test_a_contestant_that_computes_something_else_is_named(base):
         run.check(base, built, EXAMPLES, MAX_LENGTH)
 
 
-def test_the_gpu_script_runs_to_its_end_on_a_cpu(tmp_path, monkeypatch, capsys):
-    import gpu
+def test_ours_is_held_to_a_closer_tolerance_than_trl(base, monkeypatch):
+    run = pytest.importorskip("run")
+    built = {"ours": CONTESTANTS["ours"].build(base, MAX_LENGTH)}
+    true = built["ours"].step
+    monkeypatch.setattr(built["ours"], "step", lambda examples: true(examples) + 1.5e-5)
+    with pytest.raises(SystemExit, match="ours computes something else"):
+        run.check(base, built, EXAMPLES, MAX_LENGTH)
+    assert run.check(base, {"trl, gpu path": built["ours"]}, EXAMPLES, MAX_LENGTH)
 
-    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)  # without TRL, which takes long to import
+
+def test_a_ratio_is_one_of_rounds_that_both_were_in():
+    run = pytest.importorskip("run")
+    often = {"seconds": [1.0, 1.0, 1.0, 9.0, 9.0], "operations": [1, 1, 1, 9, 9]}
+    seldom = {"seconds": [3.0, 2.0, 4.0], "operations": [2, 2, 2]}
+    found = run.comparisons({"ours": often, "trl, cpu": seldom})
+    assert found["cpu"]["ratio"] == 3 and found["cpu"]["arithmetic"] == 2
+
+
+def test_an_update_that_grows_is_one_update(base, monkeypatch):
+    run = pytest.importorskip("run")
+    sizes, true = [], run.accumulate
+    monkeypatch.setattr(run, "accumulate", lambda *given: sizes.append(given[2]) or true(*given))
+    found = run.by_size(base, VOCABULARY, MAX_LENGTH, [2, 4])
+    assert [len(batch) for batch in sizes] == [2, 2, 4]
+    wheres = [e.where for batch in sizes for e in batch]
+    assert len(set(wheres)) == len(wheres)
+    assert [row["pairs"] for row in found] == [2, 4] and all(row["microseconds_per_token"] > 0 for row in found)
+
+
+def test_responses_are_timed_in_an_order_that_turns(base, monkeypatch):
+    run = pytest.importorskip("run")
+    seen, true = [], ours.Ours.step
+    monkeypatch.setattr(ours.Ours, "step", lambda self, e: seen.append(len(e[0].responses)) or true(self, e))
+    run.by_responses(base, VOCABULARY, MAX_LENGTH, rounds=3)
+    assert seen == [2, 2, 4, 8, 4, 8, 2, 8, 2, 4]
+
+
+GPU = ["--shape", "tiny", "--device", "cpu", "--pairs", "2", "--rounds", "2", "--max-length", "40"]
+
+
+def test_the_gpu_script_runs_to_its_end_on_a_cpu(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)  # without TRL
     output = tmp_path / "bench.json"
-    arguments = ["--shape", "tiny", "--device", "cpu", "--pairs", "2", "--rounds", "2", "--max-length", "40"]
-    gpu.main([*arguments, "--output", str(output)])
+    gpu.main([*GPU, "--output", str(output)])
     result = json.loads(output.read_text())
     assert set(result["contestants"]) == {"ours", "ours, stored", "ours, checkpointing", "ours, simpo"}
     assert all(one["pairs_per_second"] > 0 for one in result["contestants"].values())
     assert result["contestants"]["ours"]["first_loss"] == pytest.approx(
         result["contestants"]["ours, stored"]["first_loss"], abs=1e-5
     )
-    assert "pairs/s" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert "pairs/s" in printed.out and "ours, simpo: building" in printed.err
+
+
+def test_the_gpu_script_compares_with_trl(tmp_path):
+    pytest.importorskip("trl")
+    output = tmp_path / "bench.json"
+    gpu.main([*GPU, "--output", str(output)])
+    result = json.loads(output.read_text())
+    assert result["contestants"].keys() == {name for names in gpu.NAMES.values() for name in names}
+    assert result["comparisons"].keys() == gpu.NAMES.keys()
+    assert all(one["ratio"] > 0 and one["gradient_difference"] < 2e-5 for one in result["comparisons"].values())
+
+
+def compared(base):
+    names = ["ours", "ours, plain route"]
+    arguments = argparse.Namespace(device="cpu", max_length=MAX_LENGTH)
+    return gpu.compare(names, base, [EXAMPLES, EXAMPLES[::-1], EXAMPLES[:1]], arguments, rate=1e9)
+
+
+def test_the_gpu_script_names_those_that_differ(base, monkeypatch):
+    true = ours.Ours.step
+    off = lambda self, examples: true(self, examples) + (self.scorer.route == "rows") * 1e-4
+    monkeypatch.setattr(ours.Ours, "step", off)
+    with pytest.raises(SystemExit, match="'ours, plain route' computes something else than 'ours'"):
+        compared(base)
+
+
+@pytest.mark.parametrize("last", [1, 3, 6])
+def test_the_gpu_script_goes_on_when_one_is_out_of_memory(base, monkeypatch, last):
+    true, steps = ours.Ours.step, []
+
+    def short(self, examples):
+        if self.scorer.route == "rows":
+            steps.append(len(examples))
+            if len(steps) == last:  # in the first update, while warming up, on the clock
+                raise torch.cuda.OutOfMemoryError
+        return true(self, examples)
+
+    monkeypatch.setattr(ours.Ours, "step", short)
+    found, differences = compared(base)
+    assert found["ours, plain route"] == {"out_of_memory": True} and len(steps) == last
+    assert len(found["ours"]["seconds"]) == 3 and found["ours"]["pairs_per_second"] > 0
+    assert "ratio" not in differences
+
+
+def test_rates_are_medians_over_batches_after_all_of_them_ran_once(base, monkeypatch):
+    clock = iter([9, 9, 9, 9, 9, 9, 1, 2, 4, 1, 8, 4])  # three batches without the clock; then each its two, in turn
+    monkeypatch.setattr(gpu.machine, "seconds", lambda device, work, batch: work(batch) and next(clock))
+    found, differences = compared(base)
+    assert found["ours"]["seconds"] == [1, 1, 8] and found["ours, plain route"]["seconds"] == [2, 4, 4]
+    assert found["ours"]["pairs_per_second"] == 2 / 1 and found["ours, plain route"]["pairs_per_second"] == 0.5
+    assert differences["ratio"] == 2
+
+
+def test_a_model_in_bf16_is_trained_by_trl_under_autocast():
+    pytest.importorskip("trl")
+    half = workload.base_model("tiny", VOCABULARY, dtype=torch.bfloat16)
+    first, seen = {}, set()
+    for name in ("ours", "trl, gpu path"):
+        contestant = CONTESTANTS[name].build(half, MAX_LENGTH)
+        factors = [module for path, module in contestant.model.named_modules() if path.endswith("lora_A.default")]
+        for module in factors:
+            module.register_forward_hook(lambda module, given, made: seen.add((module.weight.dtype, made.dtype)))
+        first[name] = contestant.step(EXAMPLES), contestant.gradients()
+    AcceleratorState._reset_state()  # or accelerate would go on in bf16 in the tests that follow
+    assert seen == {(torch.float32, torch.bfloat16)}
+    gpu.differ(first, torch.bfloat16)
 
 
 def test_without_a_gpu_one_sentence_says_so(monkeypatch):
-    import gpu
-
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(SystemExit, match="no CUDA device"):
         gpu.main([])
 
 
 def test_memory_is_measured_in_a_process_of_its_own():
-    batch = {"profile": "hh", "seed": 0, "first": 1, "count": 2, "max_length": MAX_LENGTH}
-    peak = memory.peak_above_model("ours", "tiny", VOCABULARY, batch, threads=1)
+    peak = memory.peak_above_model("ours", "tiny", VOCABULARY, EXAMPLES, MAX_LENGTH, threads=1)
     assert 2**16 < peak < 2**28
     with pytest.raises(RuntimeError, match="measuring the memory of 'nobody'"):
-        memory.peak_above_model("nobody", "tiny", VOCABULARY, batch, threads=1)
+        memory.peak_above_model("nobody", "tiny", VOCABULARY, EXAMPLES, MAX_LENGTH, threads=1)
