@@ -145,7 +145,7 @@ def test_the_way_of_attention_is_in_the_identity(rows, filled, tmp_path, monkeyp
     assert found == [0, 2, 0]
 
 
-def test_precision_in_the_identity(monkeypatch):
+def test_precision_in_the_identity():
     """That of the reference and of its products, whichever way a user set it; the adapters' is another matter."""
     policy = with_adapters(tiny()[0], rank=2, alpha=None, dropout=0.0)
     facts = lambda: identity(scorer, "", accelerator)
@@ -154,8 +154,12 @@ def test_precision_in_the_identity(monkeypatch):
     for weight in trainable(policy).values():
         weight.data = weight.data.bfloat16()
     assert facts() == before
-    monkeypatch.setattr(torch.backends.cuda.matmul, "fp32_precision", "tf32")
-    assert facts() != before
+    matmul = torch.backends.cuda.matmul
+    usual, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        assert facts() != before
+    finally:
+        matmul.fp32_precision = usual
 
 
 class Canary:
