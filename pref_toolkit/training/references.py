@@ -9,7 +9,7 @@ readings of all responses in a row. A file's name is the hash of its content, so
 for a whole. ``IDENTITY`` is a hash of everything besides the token ids that changes the numbers, which the file states too.
 Tokenizer, template and the cutting of long rows change the numbers by changing the ids, and only so.
 
-A file that is being written is called ``.partial-NAME``, with a name that no other process takes, on whatever machine. What a
+A file that is being written has a name that begins with a dot and that no other process takes, on whatever machine. What a
 killed process leaves of that kind is never read; nothing tells it from a file at work, so delete it while no run is writing.
 """
 
@@ -129,7 +129,7 @@ class Store:
         tensors = {name: torch.cat([r[name] for r in readings.values()]) for name in names}
         tensors["counts"] = torch.tensor([len(next(iter(r.values()))) for r in readings.values()])
         tensors["keys"] = torch.tensor([list(k) for k in readings], dtype=torch.uint8)
-        # Not the name of a process, which machines or containers share; nor `mkstemp`, whose files are for one user only.
+        # Not the number of a process, which machines or containers may share.
         partial = self.directory / f".partial-{uuid4().hex}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
