@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import count
@@ -103,6 +104,7 @@ def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
     check.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
     check.add_argument("--model", type=str, default="tiny", help="whose tokenizer counts the tokens")
     check.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
+    check.add_argument("--method", type=str | None, default=None, help="whose needs the rows must meet too")
 
     for name, sub in made.items():
         commands.add_subcommand(name, sub, help=(COMMANDS[name].__doc__ or "").partition("\n")[0])
@@ -207,15 +209,27 @@ def generate(arguments: Namespace) -> None:
 
 
 def check_data(arguments: Namespace) -> int:
-    """Say what of a data set would be refused, left out or changed.
+    """Say what of a data set would be refused, left out or changed; with a method, by that method too.
 
     Exit code 2 if any row would be refused or left out.
     """
-    from pref_toolkit.data import check
+    from pref_toolkit.data import DataError, check, prepare
+    from pref_toolkit.losses import find_method
     from pref_toolkit.training import models
 
+    method = find_method(arguments.method) if arguments.method is not None else None
     _, tokenizer = models.load(arguments.model)
     found = check(arguments.data, tokenizer, max_length=arguments.max_length)
+    if method is not None:
+        import torch
+        from accelerate import Accelerator
+
+        from pref_toolkit.training.inputs import Inputs
+
+        inputs = Inputs(method, method.check(), Accelerator(cpu=not torch.accelerator.is_available()))
+        with suppress(DataError):  # no row is left, and the findings say why
+            rows, _ = prepare(arguments.data, tokenizer, max_length=arguments.max_length, on_bad_row="skip")
+            inputs.fitting(rows, found, "skip")
     for finding in found.findings:
         print(finding)
     print(str(found) or "no fault found")
@@ -228,7 +242,7 @@ def methods(arguments: Namespace) -> None:
 
     for name, method in METHODS.items():
         defaults = ", ".join(f"{key}={value}" for key, value in method.hyperparameters.items())
-        print(f"{name}\n    {method.formula}\n    needs {', '.join(method.needs)}; {defaults}")
+        print(f"{name}\n    {method.formula}\n    needs {method.reads}; {defaults or 'no hyperparameters'}")
         print(f"    {method.paper}, {method.equation}; chapter {method.chapter}")
 
 

@@ -291,7 +291,7 @@ def facts(method: Method) -> Picture:
     rows = {
         "name": f"<code>{method.name}</code>",
         "loss per example": f"<code>{html.escape(method.formula)}</code>",
-        "reads": ", ".join(method.needs),
+        "reads": method.reads,
         "hyperparameters": _defaults(method) or "none",
         "source": html.escape(f"{method.paper}, {method.equation}"),
     }
@@ -358,12 +358,11 @@ def methods_table(methods: Mapping[str, Method]) -> Table:
     """Every method: name and a link to its chapter, loss, what it reads and may read, defaults, source."""
     rows = []
     for name, method in methods.items():
-        reads = ", ".join([*method.needs, *(f"{given} (optional)" for given in method.optional)])
         rows.append(
             (
                 f"`{name}`, in {{doc}}`/{method.chapter}`",
                 f"`{method.formula}`",
-                _words(f"{reads}; {_defaults(method) or 'no hyperparameters'}"),
+                _words(f"{method.reads}; {_defaults(method) or 'no hyperparameters'}"),
                 _words(f"{method.paper}, {method.equation}"),
             )
         )

@@ -166,13 +166,33 @@ def test_check_data_finds_nothing_in_good_data(capsys, data):
     assert (code, out) == (0, "no fault found\n")
 
 
+def test_check_data_with_a_method_names_the_rows_that_it_would_refuse(capsys, data):
+    """In the words of `train`, but all of them."""
+    scored = json.dumps({"prompt": "q", "chosen": "a", "rejected": "b", "scores": [2, 1]})
+    lines = data.read_text().splitlines()
+    data.write_text("\n".join([scored, *lines[:2], scored.replace("q", "p"), '{"prompt": "q"}']))
+    assert said(capsys, "check-data", str(data), "--method", "dpo")[1].count("\n1 row") == 1
+    code, out, _ = said(capsys, "check-data", str(data), "--method", "odpo")
+    wanted = "field 'scores' is missing, which odpo reads"
+    assert code == 2 and [f"{data}:{n}: {wanted}" in out.splitlines() for n in range(1, 6)] == [0, 1, 1, 0, 0]
+    assert said(capsys, "train", *QUICK, "--data", str(data), "--method", "odpo", "--on-bad-row", "skip")[0] == 0
+    data.write_text(scored)
+    assert said(capsys, "check-data", str(data), "--method", "odpo")[:2] == (0, "no fault found\n")
+    assert said(capsys, "check-data", str(data), "--method", "kto")[0] == 2
+    assert "did you mean 'dpo'" in said(capsys, "check-data", str(data), "--method", "dppo")[2]
+
+
 def test_methods_lists_every_method(capsys):
     from pref_toolkit.losses import METHODS
 
     code, out, _ = said(capsys, "methods")
     assert code == 0
     for name, method in METHODS.items():
-        assert f"{name}\n    {method.formula}\n" in out and method.paper in out and method.chapter in out
+        assert (
+            f"{name}\n    {method.formula}\n    needs {method.reads}; " in out
+            and method.paper in out
+            and method.chapter in out
+        )
 
 
 def test_help_is_offered_for_each_command(capsys):

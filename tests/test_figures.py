@@ -182,7 +182,7 @@ def test_facts_are_those_of_the_table(name: str) -> None:
     cells = ["".join(e.itertext()) for e in elements(str(figures.facts(method))) if e.tag == "td"]
     assert cells[0] == name
     assert cells[1] == method.formula
-    assert cells[2] == ", ".join(method.needs)
+    assert cells[2] == method.reads
     assert all(f"{k} = {v}" in cells[3] for k, v in method.hyperparameters.items())
     assert cells[4] == f"{method.paper}, {method.equation}"
 
@@ -200,8 +200,7 @@ def test_the_table_of_methods_has_every_fact_of_every_method() -> None:
     for method, (name, formula, given, source) in zip(METHODS.values(), rows, strict=True):
         assert name == f"`{method.name}`, in {{doc}}`/{method.chapter}`"
         assert formula == f"`{method.formula}`"
-        assert given.startswith(", ".join(method.needs))
-        assert all(f"{optional} (optional)" in given for optional in method.optional)
+        assert given.startswith(f"{method.reads}; ")
         assert all(f"{k} = {v}" in given for k, v in method.hyperparameters.items())
         assert source == f"{method.paper}, {method.equation}"
 

@@ -24,7 +24,7 @@ class Example:
         scores: one number a response, in the responses' order, so descending. None where the row gave none.
         desirable: the label of a K=1 row. None otherwise.
         win_probabilities: like scores: the chance in [0, 1] that each response beats one of the model's own.
-        target: a supervised response besides the pair, where the row gave one.
+        target: a supervised response besides the K, where the row gave one.
     """
 
     prompt: str | tuple[Message, ...]

@@ -29,6 +29,7 @@ SEVERITY = {
     "repeated prompt": CHANGED,
     "blank response": CHANGED,
     "tied scores": CHANGED,
+    "unread field": CHANGED,
     "duplicate row": CHANGED,
     "contradicting pair": CHANGED,
     "contradicting label": CHANGED,

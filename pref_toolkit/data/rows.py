@@ -10,7 +10,7 @@ import math
 import re
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,8 @@ FORMS = (
     ("prompt", "completion", "label"),
 )
 ACCEPTED = "accepted are " + ", or ".join(" + ".join(form) for form in FORMS)
-NUMBERS = ("scores", "win_probabilities")  # beside responses, and optional there
+NUMBERS = ("scores", "win_probabilities")  # one for each response
+BESIDE = {*NUMBERS, "target"}  # what two or more responses may have beside them
 MARKER = "\n\nAssistant:"  # Anthropic HH: a transcript's last shared marker ends the prompt
 MAX_LINE_BYTES = 16 * 2**20
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
@@ -46,9 +47,10 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
     Args:
         source: a ``.jsonl`` or ``.jsonl.gz`` file; a directory or hub id, read by the ``datasets`` library; a
             ``datasets.Dataset``; or an iterable of dicts. Each row has one of these forms, text or chat messages:
-            ``prompt, chosen, rejected``, and a supervised ``target`` if there is one; ``chosen, rejected`` with a
-            shared beginning; ``prompt, responses`` best first, or in any order with ``scores`` or
-            ``win_probabilities``; ``prompt, completion, label``.
+            ``prompt, chosen, rejected``; ``chosen, rejected`` with a shared beginning; ``prompt, responses`` best first,
+            or in any order with ``scores`` or ``win_probabilities``; ``prompt, completion, label``. Beside two or more
+            responses may stand ``scores`` and ``win_probabilities``, which must agree with the order of a pair, and,
+            where there is a prompt, a supervised ``target``; a field of another form is reported as not read.
         on_bad_row: what to do with a malformed row: ``"stop"`` raises, ``"skip"`` counts it in `report`.
         report: receives what was refused, left out or doubtful.
 
@@ -196,31 +198,38 @@ def _example(row: Any, where: str, report: Report) -> Example:
     if not isinstance(row, Mapping):
         raise Fault("wrong shape", f"row is {_kind(row)}, want an object; {ACCEPTED}")
     form = _form(row)
-    if form == ("chosen", "rejected"):
-        if row.get("target") is not None:
-            raise Fault(
-                "missing field", "field 'prompt' is missing, without which field 'target' has nothing to answer"
-            )
-        return Example(*_shared_beginning(*_pair(row)), where)
-    prompt = _content(row["prompt"], "prompt", empty=True)
+    unread = sorted({*chain(*FORMS), *BESIDE} & _given(row) - {*form} - (set() if "label" in form else BESIDE))
+    prompt: Any = _content(row["prompt"], "prompt", empty=True) if "prompt" in form else None
+    responses: Any
     scores, desirable, win_probabilities, target = None, None, None, None
-    if "responses" in form:
-        responses, scores, win_probabilities = _ranking(row)
-    elif "label" in form:
+    if "label" in form:
         responses, desirable = [_content(row["completion"], "completion")], row["label"]
         if not isinstance(desirable, bool):
             raise _wrong("label", desirable, _want("label"))
     else:
-        responses = _pair(row)
+        responses, scores, win_probabilities = _ranked(row, _several(row) if "responses" in form else _pair(row))
         target = row.get("target")
-    if target is None:
+    if "prompt" not in form:
+        if target is not None:
+            raise Fault(
+                "missing field", "field 'prompt' is missing, without which field 'target' has nothing to answer"
+            )
+        prompt, responses = _shared_beginning(*responses)
+    elif target is None:
         prompt, responses = _one_style(prompt, responses, where, report)
     else:
         with_target = [*responses, _content(target, "target")]
         prompt, (*responses, target) = _one_style(prompt, with_target, where, report)
     if scores is not None and len(set(scores)) < len(scores):
         report.add("tied scores", where, "equal scores, so the order given decides")
+    for field in unread:
+        report.add("unread field", where, f"field {field!r} is not read beside {' + '.join(form)}")
     return Example(prompt, tuple(responses), where, scores, desirable, win_probabilities, target)
+
+
+def _given(row: Mapping[str, Any]) -> set[str]:
+    """The fields that are there: the datasets library fills those of other rows with null."""
+    return {key for key, value in row.items() if value is not None}
 
 
 def _pair(row: Mapping[str, Any]) -> list[Any]:
@@ -229,7 +238,7 @@ def _pair(row: Mapping[str, Any]) -> list[Any]:
 
 def _form(row: Mapping[str, Any]) -> tuple[str, ...]:
     """The accepted form that `row` has, or a Fault that names the missing or null field."""
-    given = {key for key, value in row.items() if value is not None}
+    given = _given(row)
     # A row with a prompt is not one that lacks it, even if the prompt is null.
     forms = [form for form in FORMS if form != ("chosen", "rejected") or "prompt" not in row]
     wanted = [tuple(field for field in form if field not in NUMBERS) for form in forms]
@@ -296,17 +305,25 @@ def _text(value: str, field: str, *, empty: bool) -> str:
     return value
 
 
-def _ranking(row: Mapping[str, Any]) -> tuple[list[Any], tuple[float, ...] | None, tuple[float, ...] | None]:
-    """Responses best first, and their scores and win probabilities in the same order if the row has any."""
+def _several(row: Mapping[str, Any]) -> list[Any]:
     given = row["responses"]
     if not isinstance(given, list | tuple):
         raise _wrong("responses", given, _want("responses"))
     if len(given) < 2:
         raise Fault("wrong shape", f"field 'responses' has length {len(given)}, want 2 or more responses")
-    responses = [_content(response, f"responses[{i}]") for i, response in enumerate(given)]
+    return [_content(response, f"responses[{i}]") for i, response in enumerate(given)]
+
+
+def _ranked(
+    row: Mapping[str, Any], responses: list[Any]
+) -> tuple[list[Any], tuple[float, ...] | None, tuple[float, ...] | None]:
+    """Responses best first, and their scores and win probabilities in the same order if the row has any."""
     scores, win_probabilities = (_numbers(row, field, len(responses)) for field in NUMBERS)
     ranked_by = scores or win_probabilities or [0.0] * len(responses)
     order = sorted(range(len(responses)), key=lambda i: -ranked_by[i])  # stable: ties stay in the order given
+    if row.get("responses") is None and order != [0, 1]:
+        field = "scores" if scores else "win_probabilities"
+        raise Fault("wrong shape", f"field {field!r} puts 'rejected' above 'chosen'; exchange them, or the numbers")
     in_order = lambda values: None if values is None else tuple(values[i] for i in order)
     return [responses[i] for i in order], in_order(scores), in_order(win_probabilities)
 
@@ -315,7 +332,8 @@ def _numbers(row: Mapping[str, Any], field: str, responses: int) -> list[float] 
     """One finite number for each response, or None if the row has no such field."""
     given = row.get(field)
     if given is None:
-        others = [str(key) for key in row if key not in NUMBERS]
+        # Without them a ranking might have another order; a pair has its own.
+        others = [str(key) for key in row if key not in NUMBERS and row.get("responses") is not None]
         if near := difflib.get_close_matches(field, others, n=1, cutoff=0.8):
             raise Fault("missing field", f"field {field!r} is missing (is {near[0]!r} meant for it?)")
         return None

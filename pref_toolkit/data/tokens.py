@@ -29,7 +29,7 @@ class Encoded:
         prompt: the prompt's ids, at least one; never cut.
         responses: K lists of ids, best first, each at least one long and ending in EOS unless it was cut.
         where, scores, desirable, win_probabilities: as in the example.
-        target: the ids of the supervised response besides the pair, or None.
+        target: the ids of the supervised response besides the K, or None.
     """
 
     prompt: list[int]

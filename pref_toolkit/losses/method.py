@@ -76,6 +76,11 @@ class Method:
         )
 
     @property
+    def reads(self) -> str:
+        """Both in words: ``"policy, target if given"``."""
+        return ", ".join([*self.needs, *(f"{name} if given" for name in self.optional)])
+
+    @property
     def hyperparameters(self) -> dict[str, Any]:
         """Names and default values of the keyword-only arguments."""
         return {p.name: p.default for p in self._parameters(inspect.Parameter.KEYWORD_ONLY)}

@@ -33,6 +33,8 @@ def bradley_terry(scores: Tensor, *, m: NonNegative = 0.0) -> Tensor:
     Raises:
         ValueError: if the scores are not ``(B, 2)``.
     """
+    if scores.ndim == 2 and scores.shape[1] != 2:
+        raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={scores.shape[1]}")
     scores = tensor_of("scores", scores, (len(scores), 2))
     return -logsigmoid(scores[:, 0] - scores[:, 1] - m)
 
@@ -55,8 +57,10 @@ def plackett_luce(scores: Tensor) -> Tensor:
     Raises:
         ValueError: if the scores are not ``(B, K)`` with K >= 2.
     """
-    if scores.ndim != 2 or scores.shape[1] < 2:
-        raise ValueError(f"plackett_luce wants scores of shape (B, K) with K >= 2, got {tuple(scores.shape)}")
+    if scores.ndim != 2:
+        raise ValueError(f"plackett_luce wants scores of shape (B, K), got {tuple(scores.shape)}")
+    if scores.shape[1] < 2:
+        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={scores.shape[1]}")
     scores = tensor_of("scores", scores, scores.shape)
     # Only differences of scores enter, so that large scores cost no precision.
     places = [(scores[:, k + 1 :] - scores[:, k : k + 1]).logsumexp(dim=1) for k in range(scores.shape[1] - 1)]

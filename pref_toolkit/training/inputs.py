@@ -63,8 +63,10 @@ class Scored:
         return Logps(self.policy["sums"][:, -1:], self.tokens[:, -1:]) if given else None
 
     def column(self, name: str) -> Tensor:
-        """A field of the rows."""
-        return torch.tensor([getattr(e, name) for e in self.examples], device=self.tokens.device)
+        """A field of the rows; numbers in float64, in which they were read."""
+        values = [getattr(e, name) for e in self.examples]
+        exact = None if isinstance(values[0], bool) else torch.float64
+        return torch.tensor(values, dtype=exact, device=self.tokens.device)
 
     def dispersion(self) -> Tensor:
         return torch.tensor([self.around["dispersion"][e.where] for e in self.examples], device=self.tokens.device)
@@ -146,7 +148,7 @@ class Inputs:
     # Before training
 
     def fitting(self, examples: list[Encoded], report: Report, on_bad_row: str) -> list[Encoded]:
-        """The rows that the method can learn from.
+        """The rows that the method can learn from, without targets that it does not read.
 
         Raises:
             DataError: naming the first row that lacks a field, or that the loss refuses, and why; with ``"skip"`` such rows
@@ -166,7 +168,7 @@ class Inputs:
             raise DataError(f"no examples left that {self.method.name} can learn from: {report}")
         self.k = len(kept[0].responses)
         self.targets = "target" in self.method.optional and any(e.target is not None for e in kept)
-        return kept
+        return kept if self.targets else [replace(e, target=None) for e in kept]
 
     def _unfit(self, examples: list[Encoded]) -> str | None:
         """Why the method cannot learn from the last of these rows, or from some of them: what its loss says of zeros."""
@@ -199,6 +201,8 @@ class Inputs:
     def prepare(self, scorer: Scorer, training: list[Encoded], forward_tokens: int, stop: Sequence[int] = ()) -> None:
         """What must be known of the whole data set: the reference's readings if they are stored, and dispersions.
 
+        Where dispersions are read, the pass over the data set that they need gives the reference's other readings too.
+
         Raises:
             ModelError: if the method reads whole distributions, which the model does not show.
             NotFiniteError: naming the example whose dispersion is not a finite number.
@@ -207,20 +211,22 @@ class Inputs:
         if DISTRIBUTIONS & {*self.of_policy} or "dispersion" in self.names:
             with processes.gathered(scorer):
                 scorer.check_head()
-        if self.store is not None and self.of_reference:
-            if {*self.of_reference} <= references.KEPT:
-                arranged = [self.arranged(e) for e in training]
-                self.stored = readings_of(
-                    scorer, arranged, self.of_reference, self.accelerator, forward_tokens, self.store, stop
-                )
-            else:
-                self.accelerator.print(f"reference: live, {self.method.name} reads its whole distributions")
-        if "dispersion" not in self.names:
+        dispersed = "dispersion" in self.names
+        once = self.of_reference if dispersed or self.store is not None else []
+        if not {*once} <= references.KEPT:
+            self.accelerator.print(f"reference: live, {self.method.name} reads its whole distributions")
+            once = []
+        wanted = [*once, "entropies"] if dispersed else once
+        if not wanted:
+            return
+        arranged = [self.arranged(e) for e in training]
+        readings = readings_of(scorer, arranged, wanted, self.accelerator, forward_tokens, self.store, stop)
+        self.stored = readings if once else {}
+        if not dispersed:
             return
         log_v, raw = math.log(scorer.head.vocabulary), {}
-        entropies = readings_of(scorer, training, ["entropies"], self.accelerator, forward_tokens, self.store, stop)
-        for example in training:
-            total = entropies[references.key(example)]["entropies"].sum().item()
+        for example, key in zip(training, map(references.key, arranged)):
+            total = readings[key]["entropies"][: self.k].sum().item()
             mean = total / sum(map(len, example.responses))
             if not 0 < mean < math.inf:
                 raise NotFiniteError(f"the reference's mean entropy on {example.where} is {mean}, want it above 0")

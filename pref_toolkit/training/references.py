@@ -8,17 +8,21 @@ whole distributions keeps its reference live, and so do answers after other prom
 readings of all responses in a row. A file's name is the hash of its content, so half a file or a damaged one is never taken
 for a whole. ``IDENTITY`` is a hash of everything besides the token ids that changes the numbers, which the file states too.
 Tokenizer, template and the cutting of long rows change the numbers by changing the ids, and only so.
+
+A file that is being written has a name that begins with a dot and that no other process takes, on whatever machine. What a
+killed process leaves of that kind is never read; nothing tells it from a file at work, so delete it while no run is writing.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import torch
 from accelerate import Accelerator
@@ -33,7 +37,8 @@ from pref_toolkit.training.checkpoints import sha256, sync
 from pref_toolkit.training.scoring import Scorer, reference
 
 Readings = dict[bytes, dict[str, Tensor]]
-"""By example, by name of the reading: ``(K,)``, on the CPU."""
+"""By example, by name of the reading: ``(K,)``, on the CPU, each with storage of its own: a view would be sent to other
+processes with all that it is a view of."""
 KEPT = {"sums", "heads", "entropies"}
 """The readings of :data:`~pref_toolkit.training.scoring.READINGS` that are one number for each response."""
 AT_ONCE = 256
@@ -56,14 +61,17 @@ def identity(scorer: Scorer, fingerprint: str, accelerator: Accelerator) -> dict
     code = hashlib.sha256()
     for path in sorted([*package.glob("training/*.py"), *package.glob("data/*.py")]):
         code.update(path.read_bytes())
+    backends: Any = torch.backends
     return {
         "weights": fingerprint,
         "architecture": type(base).__name__,
         "config": {name: str(v) for name, v in base.config.to_dict().items() if name != "_name_or_path"},
-        "precision": sorted({str(p.dtype) for p in base.parameters()}),
+        "precision": sorted({str(p.dtype) for name, p in base.named_parameters() if "lora_" not in name}),
         "mixed precision": accelerator.mixed_precision,
-        "matmul precision": torch.get_float32_matmul_precision(),
+        # Not `get_float32_matmul_precision`, which fails where one of these was set by itself.
+        "matmul precision": [place.matmul.fp32_precision for place in (backends.cuda, backends.mkldnn)],
         "route": scorer.route,
+        "attention": [base.config._attn_implementation, scorer.way],
         "device": torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "cpu",
         "code": code.hexdigest(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
@@ -83,7 +91,10 @@ class Store:
         self.directory = Path(directory) / hashlib.sha256(self.facts.encode()).hexdigest()[:32]
 
     def read(self, wanted: set[bytes], names: Sequence[str]) -> Readings:
-        """The readings ``names`` of the examples that are stored with all of them. A damaged file is said and deleted."""
+        """The readings ``names`` of the examples that are stored with all of them.
+
+        A file that is not what its name or place says is deleted; one that cannot be read is left alone. Both are said.
+        """
         found: Readings = {}
         for path in sorted(self.directory.glob("*.safetensors")):
             try:
@@ -95,13 +106,17 @@ class Store:
                     counts = file.get_tensor("counts").tolist()
                     values = {n: file.get_tensor(n).split(counts) for n in {*names} & {*file.keys()}}
                     keys = file.get_tensor("keys").numpy()
-            except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+            except OSError as error:
+                print(f"stored reference {path} cannot be read and is computed again: {error.strerror or error}")
+                continue
+            except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
                 print(f"stored reference {path} is computed again: {error}")
-                path.unlink(missing_ok=True)
+                with suppress(OSError):
+                    path.unlink()
                 continue
             for n, row in enumerate(keys):
                 if (k := row.tobytes()) in wanted:
-                    found.setdefault(k, {}).update({name: parts[n] for name, parts in values.items()})
+                    found.setdefault(k, {}).update({name: parts[n].clone() for name, parts in values.items()})
         return {k: readings for k, readings in found.items() if readings.keys() >= {*names}}
 
     def write(self, readings: Readings) -> None:
@@ -114,7 +129,8 @@ class Store:
         tensors = {name: torch.cat([r[name] for r in readings.values()]) for name in names}
         tensors["counts"] = torch.tensor([len(next(iter(r.values()))) for r in readings.values()])
         tensors["keys"] = torch.tensor([list(k) for k in readings], dtype=torch.uint8)
-        partial = self.directory / f".partial-{os.getpid()}"
+        # Not the number of a process, which machines or containers may share.
+        partial = self.directory / f".partial-{uuid4().hex}"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
             save_file(tensors, partial, metadata={"identity": self.facts})
@@ -122,7 +138,8 @@ class Store:
             partial.rename(self.directory / f"{sha256(partial)}.safetensors")
             sync(self.directory)
         except (OSError, SafetensorError) as error:
-            partial.unlink(missing_ok=True)
+            with suppress(OSError):
+                partial.unlink()
             raise StoreError(f"the reference could not be stored in {self.directory}: {error}") from error
 
 
@@ -162,7 +179,7 @@ def readings_of(
                 with reference(scorer.model):
                     values = {name: value.cpu() for name, value in scorer(batch, names).items()}
                 for place, example in enumerate(part if n < len(mine) else []):
-                    here[key(example)] = {name: value[place] for name, value in values.items()}
+                    here[key(example)] = {name: value[place].clone() for name, value in values.items()}
                 bar.update(accelerator.num_processes * len(part) if n < len(mine) else 0)
             scored = {k: r for theirs in processes.everyones(accelerator, [here]) for k, r in theirs.items()}
             if store is not None and accelerator.is_main_process:

@@ -40,8 +40,8 @@ def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], 
 
 
 def longest(examples: list[Encoded]) -> int:
-    """Most tokens in a prompt + response."""
-    return max(len(e.prompt) + max(map(len, e.responses)) for e in examples)
+    """Most tokens in a prompt + response; a target is one."""
+    return max(len(e.prompt) + max(map(len, [*e.responses, e.target or []])) for e in examples)
 
 
 def check_positions(examples: list[Encoded], model_config: Any) -> None:

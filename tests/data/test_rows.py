@@ -89,6 +89,24 @@ FORMS = {
         (2.0, 1.0, 1.0),
         None,
     ),
+    "pair with scores": (GOOD | {"scores": [2, 1]}, "the question ", ("good", "bad"), (2.0, 1.0), None),
+    "pair with chances": (
+        GOOD | {"win_probabilities": [0.7, 0.2], "responses": None},
+        *("the question ", ("good", "bad"), None, None, (0.7, 0.2)),
+    ),
+    "transcripts with scores": (
+        {"chosen": HH + " yes", "rejected": HH + " no", "scores": [2, 1]},
+        *(HH, (" yes", " no"), (2.0, 1.0), None),
+    ),
+    "a pair's order is its own, whatever 'score' says": (
+        GOOD | {"score": 7},
+        *("the question ", ("good", "bad"), None, None),
+    ),
+    "pair with target": (GOOD | {"target": "t"}, "the question ", ("good", "bad"), None, None, None, "t"),
+    "ranking with target": (
+        {"prompt": "q", "responses": ["a", "b", "c"], "scores": [1, 3, 2], "target": "t"},
+        *("q", ("b", "c", "a"), (3.0, 2.0, 1.0), None, None, "t"),
+    ),
     "ranking without scores": ({"prompt": "q", "responses": ["a", "b"]}, "q", ("a", "b"), None, None),
     "chat ranking": (
         {"prompt": [USER], "responses": [[NO], [YES]], "scores": [0, 1]},
@@ -202,6 +220,18 @@ BAD = {
         {"prompt": "q", "responses": ["a", "b"], "score": [1, 2]},
         "missing field",
         ["field 'scores' is missing (is 'score' meant"],
+    ),
+    "scores against a pair's order": (GOOD | {"scores": [1, 2]}, "wrong shape", ["field 'scores' puts 'rejected'"]),
+    "chances against a pair's order": (
+        GOOD | {"win_probabilities": [0.1, 0.2]},
+        "wrong shape",
+        ["field 'win_probabilities' puts 'rejected' above 'chosen'"],
+    ),
+    "one score beside a pair": (GOOD | {"scores": 2}, "wrong type", ["field 'scores' is a number", "2 responses"]),
+    "target without prompt": (
+        {"chosen": HH + " yes", "rejected": HH + " no", "target": "t"},
+        "missing field",
+        ["field 'prompt' is missing, without which field 'target'"],
     ),
     "label as number": ({"prompt": "q", "completion": "a", "label": 1}, "wrong type", ["field 'label' is a number"]),
 }
@@ -399,6 +429,25 @@ DOUBTS = {
         1,
         {"repeated prompt": 1},
         "taken off",
+    ),
+    "equal scores of a pair": ([A | {"scores": [1, 1]}], 1, {"tied scores": 1}, "equal scores"),
+    "label beside a pair": (
+        [A | {"label": True}],
+        1,
+        {"unread field": 1},
+        "field 'label' is not read beside prompt + chosen + rejected",
+    ),
+    "pair's field beside a ranking": (
+        [RANKED | {"chosen": "C"}],
+        1,
+        {"unread field": 1},
+        "field 'chosen' is not read beside prompt + responses",
+    ),
+    "target and scores beside a label": (
+        [LABELLED | {"target": "t", "scores": [1]}],
+        1,
+        {"unread field": 2},
+        "field 'target' is not read beside prompt + completion + label",
     ),
     "blank": ([A | {"rejected": " \n"}], 1, {"blank response": 1}, "white space"),
 }

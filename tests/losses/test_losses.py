@@ -270,7 +270,9 @@ def test_inputs_of_another_shape_are_refused_not_broadcast(name):
             wrong = Logps(given[argument].sums[:1], given[argument].tokens[:1])
         else:
             wrong = given[argument].reshape(1, -1)[:, :1]
-        with pytest.raises(ValueError, match=rf"{argument} (must|and reference must)|wants {argument}|same responses"):
+        with pytest.raises(
+            ValueError, match=rf"{argument} (must|and reference must)|wants ({argument}|K ?\W)|same responses"
+        ):
             METHODS[name].loss(**given | {argument: wrong})
 
 

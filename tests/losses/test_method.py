@@ -27,6 +27,8 @@ def test_every_method_is_public():
 
 def test_an_optional_argument_is_no_need():
     assert METHODS["slic_hf"].needs == ("policy",)
+    assert METHODS["slic_hf"].reads == "policy, target if given"
+    assert METHODS["odpo"].reads == "policy, reference, scores"
     assert METHODS["slic_hf"].hyperparameters == {"delta": 1.0, "lam": 0.1}
 
 

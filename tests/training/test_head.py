@@ -51,6 +51,34 @@ def test_logits_far_apart_stay_finite():
     assert torch.allclose(value.double(), by_definition(layer, hidden, torch.tensor([0, 1, 2])), rtol=1e-5)
 
 
+FAR_APART = {
+    "logps": lambda p, r, y: p.gather(-1, y[:, None])[:, 0],
+    "entropies": lambda p, r, y: -(p.exp() * p).sum(-1),
+    "log_weights": lambda p, r, y: p.gather(-1, y[:, None])[:, 0] - (2 * p).logsumexp(-1),
+    "sequence_kls": lambda p, r, y: (r.exp() * (r - p)).sum(-1),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("reading", FAR_APART)
+def test_distributions_of_logits_far_apart_stay_finite(reading, dtype):
+    """Logits of 1e4 and -1e4: ``softmax().log()`` would be -inf at most tokens, and 0 times that no number."""
+    torch.manual_seed(0)
+    layer = nn.Linear(61, 61, bias=False, dtype=dtype).requires_grad_(False)
+    layer.weight.copy_(torch.eye(61))
+    one, other = (1e4 * (2 * torch.randint(2, (20, 61)) - 1).to(dtype) for _ in range(2))
+    one[0], other[0] = torch.full((61,), -1e4), torch.full((61,), -1e4)
+    one[0, 3] = other[0, 4] = 1e4
+    hidden, targets = one.requires_grad_(), torch.randint(61, (20,))
+    value = Head(layer).distributions(hidden, targets, {"entropies", "log_weights"}, other)[reading]
+    p, r = (h.detach().double().log_softmax(-1) for h in (hidden, other))
+    assert torch.allclose(value.double(), FAR_APART[reading](p, r, targets), rtol=1e-5, atol=1e-5)
+    assert value.requires_grad == (reading != "log_weights")
+    if value.requires_grad:
+        value.sum().backward()
+        assert hidden.grad.isfinite().all()
+
+
 def test_half_precision_is_summed_in_float32():
     torch.manual_seed(0)
     layer = nn.Linear(16, 61, bias=False, dtype=torch.bfloat16).requires_grad_(False)

@@ -14,9 +14,10 @@ from pref_toolkit.cli import main
 from pref_toolkit.data import DataError
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import head, models
+from pref_toolkit.training import head, inputs, models
 from pref_toolkit.training.inputs import INPUTS, Inputs, mismatched
 from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable, with_adapters
+from pref_toolkit.training.references import readings_of
 from pref_toolkit.training.scoring import Scorer, reference
 
 
@@ -192,6 +193,27 @@ def test_dispersion_is_the_reference_s_and_has_mean_one(rows, quick, monkeypatch
     assert sum(kept[0].values()) / 12 == pytest.approx(1)
 
 
+@pytest.mark.parametrize("store", [False, True])
+def test_one_pass_over_the_reference_gives_dispersion_and_sums(store, rows, quick, tmp_path, monkeypatch):
+    name = next(name for name, m in METHODS.items() if "dispersion" in m.needs)
+    passes, run = [], readings_of
+    monkeypatch.setattr(inputs, "readings_of", lambda *given: passes.append(given[2]) or run(*given))
+
+    def asked(model):
+        raise AssertionError("the reference was asked in an update")
+
+    monkeypatch.setattr(inputs, "reference", asked)
+    settings = {"learning_rate": 1e-2, "max_steps": 4, "held_out": 0, "samples": 0}
+    if store:
+        settings["reference_store"] = str(tmp_path)
+    once = train(*tiny(), rows, name, quick(**settings)).steps
+    assert passes == [["sums", "entropies"]]
+    monkeypatch.undo()
+    monkeypatch.setattr(Inputs, "stored", property(lambda self: {}, lambda self, value: None), raising=False)
+    live = train(*tiny(), rows, name, quick(**settings)).steps
+    assert [row["loss"] for row in once] == pytest.approx([row["loss"] for row in live], abs=1e-6)
+
+
 # Targets
 
 
@@ -210,6 +232,32 @@ def test_mixed_rows_with_and_without_target_train(rows, quick):
     method = next(name for name, m in METHODS.items() if "target" in m.optional)
     given = [row | ({"target": "something else"} if i % 2 else {}) for i, row in enumerate(rows)]
     assert len(train(*tiny(), given, method, quick()).steps) == 2
+
+
+def with_long_target(rows):
+    return [row | ({"target": "y" * 59} if i == 5 else {}) for i, row in enumerate(rows)]  # and EOS
+
+
+@pytest.mark.parametrize("method, route", [("slic_hf", "rows"), ("click", "rows"), ("dpo", "segments")])
+def test_a_target_counts_among_the_longest_where_it_is_read(method, route, quick, capsys):
+    rows = with_long_target([{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(12)])
+    model, tokenizer = tiny()
+    model.config.sliding_window = 16
+    train(model, tokenizer, rows, method, quick(held_out=0, samples=0, max_steps=1))
+    assert (f"slower route 'rows': {2 + 1 + 60} tokens" in capsys.readouterr().out) == (route == "rows")
+
+
+@pytest.mark.parametrize("method", ["slic_hf", "dpo"])
+def test_a_target_longer_than_the_model_s_positions_is_refused_where_it_is_read(method, quick):
+    rows = with_long_target([{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(12)])
+    model, tokenizer = tiny()
+    model.config.max_position_embeddings = 48
+    run = lambda: train(model, tokenizer, rows, method, quick(samples=0, max_steps=1))
+    if method == "dpo":
+        run()
+    else:
+        with pytest.raises(ModelError, match=r"^dataset:6: 63 tokens .* 48 positions"):
+            run()
 
 
 # More than two responses
@@ -242,6 +290,21 @@ REFUSED = {
         for field in [INPUTS[n].field for n in m.needs if INPUTS[n].field]
         if "policy" in m.needs and field != "win_probabilities"
     },
+    "bradley_terry on three": (
+        "bradley_terry",
+        SCORED,
+        {"prompt": "q", "responses": ["a", "b", "c"]},
+        "field 'responses' holds 3, but",
+    ),
+    "bradley_terry on threes": (
+        "bradley_terry",
+        *[{"prompt": "q", "responses": ["a", "b", "c"]}] * 2,
+        "refuses 'responses': a pair loss wants K=2 responses to each prompt, got K=3",
+    ),
+    "plackett_luce on labels": (
+        *("plackett_luce", LABELLED, LABELLED),
+        "refuses 'completion': a ranking loss wants K >= 2 responses to each prompt, got K=1",
+    ),
     "sppo with scores": ("sppo", SCORED, SCORED, "field 'win_probabilities' is missing"),
     "pairs with a label": ("dpo", PAIR, LABELLED, "field 'completion' holds 1, but"),
     "labels only": ("dpo", LABELLED, LABELLED, "wants K=2 responses to each prompt, got K=1"),
@@ -273,6 +336,12 @@ def test_a_row_that_lacks_what_the_method_reads_is_refused_with_its_place(case, 
     place = 1 if good is bad else 3
     assert str(refused.value).startswith(f"{path}:{place}: ") and told in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_scores_are_read_in_float64(quick):
+    """In float32 these two are equal."""
+    rows = [SCORED | {"prompt": f"q{i}", "scores": [100_000_001, 100_000_000]} for i in range(4)]
+    assert len(train(*tiny(), rows, "odpo", quick()).steps) == 2
 
 
 def test_unfit_rows_can_be_skipped_and_are_counted(quick):

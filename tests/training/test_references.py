@@ -4,6 +4,8 @@ import hashlib
 import os
 import pickle
 import signal
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -13,7 +15,7 @@ from safetensors.torch import load_file
 from pref_toolkit import train
 from pref_toolkit.data import prepare
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import inputs, models, references
+from pref_toolkit.training import attention, inputs, models, references
 from pref_toolkit.training.loop import Terminated
 from pref_toolkit.training.models import tiny, trainable, with_adapters
 from pref_toolkit.training.references import Store, StoreError, identity, key, readings_of
@@ -114,7 +116,7 @@ def test_responses_that_change_places_are_another_example(rows, filled):
     assert_same(said, fresh)
 
 
-@pytest.mark.parametrize("what", ["versions", "code", "matmul precision", "mixed precision", "device"])
+@pytest.mark.parametrize("what", ["versions", "code", "matmul precision", "mixed precision", "device", "attention"])
 def test_what_cannot_be_changed_here_is_in_the_identity(what, rows, filled, monkeypatch):
     made = references.identity
     monkeypatch.setitem(globals(), "identity", lambda *arguments: made(*arguments) | {what: "another"})
@@ -130,6 +132,34 @@ def test_the_code_that_scores_is_in_the_identity(rows, filled, monkeypatch):
         references.Path, "read_bytes", lambda path: read(path) + (b"\n" if path.name == "scoring.py" else b"")
     )
     assert readings(rows, filled)[0] == 0
+
+
+def test_the_way_of_attention_is_in_the_identity(rows, filled, tmp_path, monkeypatch):
+    def another_way(segments, device):
+        return attention.by_segment(segments, device)
+
+    monkeypatch.setattr(attention, "fastest", lambda *_: another_way)
+    assert readings(rows, filled)[0] == 0
+    eager = lambda model, _: model.set_attn_implementation("eager")
+    found = [readings(rows[:2], tmp_path, change=c, route="rows")[0] for c in (lambda *_: None, lambda *_: None, eager)]
+    assert found == [0, 2, 0]
+
+
+def test_precision_in_the_identity():
+    """That of the reference and of its products, whichever way a user set it; the adapters' is another matter."""
+    policy = with_adapters(tiny()[0], rank=2, alpha=None, dropout=0.0)
+    facts = lambda: identity(scorer, "", accelerator)
+    scorer, accelerator = Scorer(policy, 64), Accelerator(cpu=NO_GPU)
+    before = facts()
+    for weight in trainable(policy).values():
+        weight.data = weight.data.bfloat16()
+    assert facts() == before
+    matmul = torch.backends.cuda.matmul
+    usual, matmul.fp32_precision = matmul.fp32_precision, "tf32"
+    try:
+        assert facts() != before
+    finally:
+        matmul.fp32_precision = usual
 
 
 class Canary:
@@ -173,6 +203,79 @@ def test_a_damaged_file_is_said_and_computed_again(damage, rows, filled, capsys,
     assert_same(said, fresh)
     assert readings(rows, filled)[0] == 12 and "computed again" not in capsys.readouterr().out
     assert not (tmp_path / "canary").exists()
+
+
+def test_a_file_that_cannot_be_read_is_said_and_left(tmp_path, capsys, monkeypatch):
+    def refused(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    store = Store(tmp_path, {})
+    store.write({bytes(32): {"sums": torch.zeros(2)}})
+    (path,) = tmp_path.glob("*/*.safetensors")
+    monkeypatch.setattr(references, "sha256", refused)
+    assert store.read({bytes(32)}, ["sums"]) == {}
+    told = f"stored reference {path} cannot be read and is computed again: Permission denied\n"
+    assert capsys.readouterr().out == told and path.exists()
+
+
+def test_a_damaged_file_that_cannot_be_deleted_is_no_obstacle(rows, filled, capsys, monkeypatch):
+    def refused(path, missing_ok=False):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    (path,) = filled.glob("*/*.safetensors")
+    DAMAGE["emptied"](path)
+    monkeypatch.setattr(references.Path, "unlink", refused)
+    found, said, fresh = readings(rows, filled)
+    assert found == 0 and f"stored reference {path} is computed again: " in capsys.readouterr().out
+    assert_same(said, fresh)
+
+
+def test_what_is_read_or_scored_carries_only_itself(rows, filled):
+    """Not, as a view would when it is sent to another process, all that was read or scored with it."""
+    found, said, fresh = readings(rows, filled)
+    assert found == 12
+    for r in [*said.values(), *fresh.values()]:
+        assert r["sums"].untyped_storage().nbytes() == 4 * len(r["sums"]) == 8
+
+
+WRITER = """
+import os, signal, sys, time
+from pathlib import Path
+
+import torch
+
+from pref_toolkit.training import references
+
+directory, name = Path(sys.argv[1]), int(sys.argv[2])
+process, os.getpid = os.getpid(), lambda: 1  # as in containers
+store, whole = references.Store(directory, {"weights": "w"}), references.save_file
+
+
+def half(tensors, path, metadata):
+    whole(tensors, path, metadata=metadata)
+    os.truncate(path, os.path.getsize(path) // 2)
+    os.kill(process, signal.SIGKILL)
+
+
+(directory / f"ready-{name}").touch()
+while len(list(directory.glob("ready-*"))) < 3:
+    time.sleep(0.01)
+for n in range(40):
+    if (name, n) == (2, 1):
+        references.save_file = half
+    store.write({bytes([name, n] * 16): {"sums": torch.tensor([float(name), float(n)])}})
+"""
+
+
+def test_processes_that_write_at_once_do_not_disturb_each_other(tmp_path):
+    """Two that write, with the same process number on their machines, and one that is killed while it writes."""
+    started = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(name)]) for name in range(3)]
+    assert [process.wait(timeout=300) for process in started] == [0, 0, -signal.SIGKILL]
+    keys = {bytes([name, n] * 16): [name, n] for name in range(3) for n in range(40)}
+    store = Store(tmp_path, {"weights": "w"})
+    found = {k: r["sums"].tolist() for k, r in store.read(set(keys), ["sums"]).items()}
+    assert found == {k: [name, n] for k, (name, n) in keys.items() if name < 2 or n < 1}
+    assert len(list(store.directory.glob(".partial-*"))) == 1
 
 
 def test_two_runs_at_once_add_to_each_other(rows, tmp_path):
