@@ -61,7 +61,6 @@ class Scorer(nn.Module):
         obstacle: why not a faster one, or None.
         head: how logits are made in chunks, or None where the model's own must be asked for.
         trimmed: whether the last layer is run for scored positions only.
-        way: the name of the way attention is computed on the route ``segments``, else None.
     """
 
     def __init__(
@@ -100,7 +99,6 @@ class Scorer(nn.Module):
         self.way = self._way.__name__ if self.route == "segments" else None
         if gradient_checkpointing:
             layers.recompute(self._base())
-        self.way = self._way.__name__ if self.route == "segments" else None
 
     def collate(self, examples: Sequence[Encoded]) -> Batch:
         """The layout of the route taken. A reward is read after the last token, so a token more must follow it."""
