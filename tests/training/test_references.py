@@ -135,10 +135,12 @@ def test_the_code_that_scores_is_in_the_identity(rows, filled, monkeypatch):
 
 
 def test_the_way_of_attention_is_in_the_identity(rows, filled, tmp_path, monkeypatch):
-    def another_way(segments, device):
-        return attention.by_segment(segments, device)
+    by_segment = attention.by_segment
 
-    monkeypatch.setattr(attention, "fastest", lambda *_: another_way)
+    def another_way(segments, device):
+        return by_segment(segments, device)
+
+    monkeypatch.setattr(attention, "by_segment", another_way)
     assert readings(rows, filled)[0] == 0
     eager = lambda model, _: model.set_attn_implementation("eager")
     found = [readings(rows[:2], tmp_path, change=c, route="rows")[0] for c in (lambda *_: None, lambda *_: None, eager)]
