@@ -1,4 +1,4 @@
-"""Peak memory of one update above the loaded model, in a process of its own.
+"""Peak memory of updates above the loaded model, in a process of its own.
 
 Linux keeps the highest resident size of a process (``VmHWM``) and starts again at the present one when ``5`` is written to
 ``/proc/self/clear_refs``. So: build the contestant, run a small update that loads what libraries load on first use, give freed
@@ -23,10 +23,10 @@ ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(1 << 20), "MALLOC_TRIM_THRESHOLD_":
 
 
 def peak_above_model(
-    name: str, shape: str, vocabulary: int, examples: list[Encoded], max_length: int, threads: int
+    name: str, shape: str, vocabulary: int, updates: list[list[Encoded]], max_length: int, threads: int
 ) -> int:
-    """Bytes that an update of the contestant ``name`` needs above its loaded model, measured in a new process."""
-    rows = [(e.prompt, e.responses, e.where) for e in examples]
+    """Bytes that the contestant ``name`` needs above its loaded model for the hungriest of the updates, in a new process."""
+    rows = [[(e.prompt, e.responses, e.where) for e in update] for update in updates]
     command = [sys.executable, __file__, json.dumps([name, shape, vocabulary, rows, max_length, threads])]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
@@ -45,24 +45,25 @@ def main() -> None:
     import workload
     from contestants import CONTESTANTS
 
-    parser = argparse.ArgumentParser(description="Prints the peak of one update above the loaded model, in bytes.")
-    wanted = "[contestant, shape, vocabulary, [[prompt, responses, where], ...], max_length, threads] as JSON"
+    parser = argparse.ArgumentParser(description="Prints the peak of updates above the loaded model, in bytes.")
+    wanted = "[contestant, shape, vocabulary, [[[prompt, responses, where], ...], ...], max_length, threads] as JSON"
     parser.add_argument("measurement", type=json.loads, help=wanted)
     name, shape, vocabulary, rows, max_length, threads = parser.parse_args().measurement
     torch.set_num_threads(threads)
-    pairs = [Encoded(*row) for row in rows]
+    updates = [[Encoded(*row) for row in update] for update in rows]
     small = workload.PROFILES["hh"].draw(1, vocabulary, 16, seed=0)
     contestant = CONTESTANTS[name].build(workload.base_model(shape, vocabulary), max_length)
     if contestant.stored is not None:
-        contestant.store(small)
-        contestant.store(pairs)
+        for update in [small, *updates]:
+            contestant.store(update)
     contestant.step(small)
     contestant.model.zero_grad()
     gc.collect()
     ctypes.CDLL("libc.so.6").malloc_trim(0)
     Path("/proc/self/clear_refs").write_text("5")
     loaded = kibibytes("VmRSS")
-    contestant.step(pairs)
+    for update in updates:
+        contestant.step(update)
     print(1024 * (kibibytes("VmHWM") - loaded))
 
 

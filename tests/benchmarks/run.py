@@ -45,7 +45,6 @@ EVERYONE = list(CONTESTANTS)
 IN_MEMORY = [
     "ours",
     "trl, gpu path",
-    "trl, cpu",
     "ours, simpo",
     "trl, simpo",
     "ours, checkpointing",
@@ -243,11 +242,10 @@ def ideas(
 def peaks(
     shape: str, setting: dict[str, Any], batches: list[list[Encoded]], max_length: int, threads: int
 ) -> dict[str, int]:
-    """Bytes above the loaded model in the update that has the most positions for the contestant."""
+    """Bytes above the loaded model, the most of all updates, which are the same for all."""
     found = {}
     for name in setting["memory"]:
-        largest = max(batches, key=lambda batch: CONTESTANTS[name].positions(batch).tokens)
-        found[name] = memory.peak_above_model(name, shape, setting["vocabulary"], largest, max_length, threads)
+        found[name] = memory.peak_above_model(name, shape, setting["vocabulary"], batches, max_length, threads)
         say(f"  {name}: {found[name] / 2**20:.0f} MiB")
     return found
 
