@@ -428,6 +428,11 @@ aot = Derivation(
             -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
             "If the pair keeps its rank, or is alone, this is DPO.",
         ),
+        equal(
+            sp.Subs(loss, (m_ref, l_w, l_l), (r_w - r_l, r_w, r_l)),
+            sp.log(2),
+            "At the reference, where every pair has its own rank.",
+        ),
     ),
     assumptions=("A derivative is taken where no two log-ratios of the batch are equal.",),
 )
