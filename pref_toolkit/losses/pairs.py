@@ -219,7 +219,7 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
     """Odds ratio preference optimisation: ``-lbar_w - lam log sigmoid(log_odds(lbar_w) - log_odds(lbar_l))``.
 
     ``log_odds(x) = x - log(1 - e^x)`` of the mean log-probability per token. The supervised term is over the response
-    only; the authors' code counts the prompt too.
+    only; the authors' code takes prompt and response together unless told otherwise, as we read it.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
