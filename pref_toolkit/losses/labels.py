@@ -86,7 +86,8 @@ def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, be
         policy: one labelled answer to each prompt ``(B, 1)``, nats.
         reference: the same answers under the frozen reference.
         desirable: ``(B,)`` booleans.
-        shift: scalar tensor, the running mean of ``beta rho`` over the answers seen; the paper's delta. No gradient.
+        shift: scalar tensor, the running mean of ``beta rho`` over the answers seen, whatever their label; the paper's
+            delta, as we read it. No gradient.
         beta: strength of the pull to the reference, per nat; the paper's symbol.
 
     Returns:

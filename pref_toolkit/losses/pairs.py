@@ -219,7 +219,7 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
     """Odds ratio preference optimisation: ``-lbar_w - lam log sigmoid(log_odds(lbar_w) - log_odds(lbar_l))``.
 
     ``log_odds(x) = x - log(1 - e^x)`` of the mean log-probability per token. The supervised term is over the response
-    only; the authors' code counts the prompt too.
+    only; the authors' code takes prompt and response together unless told otherwise, as we read it.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
@@ -345,6 +345,12 @@ def growing_exp(x: Tensor) -> Tensor:
     return start.exp() * (1 + x - start)
 
 
+def growing_expm1(x: Tensor) -> Tensor:
+    """``exp(x) - 1``, exact near 0, with the tangent of :func:`growing_exp`."""
+    start = x.clamp(max=TANGENT_FROM)
+    return torch.expm1(start) + start.exp() * (x - start)
+
+
 LINKS: dict[str, Callable[[Tensor], Tensor]] = {
     "logistic": lambda t: -logsigmoid(t),
     "hinge": lambda t: torch.relu(1 - t),
@@ -453,7 +459,8 @@ def f_dpo(
         "reverse_kl": lambda rho: rho,
         "forward_kl": lambda rho: -growing_exp(-rho),
         "jensen_shannon": logsigmoid,  # the constant log 2 cancels
-        "alpha": lambda rho: -growing_exp(-alpha * rho) / alpha,  # and so does 1 / alpha
+        # The 1 cancels in the difference below. At a small alpha all digits of the two exponentials would, too.
+        "alpha": lambda rho: -growing_expm1(-alpha * rho) / alpha,
     }
     g = named(derivatives, "divergence", divergence)
     rho_w, rho_l = pair_log_ratios(policy, reference)

@@ -84,7 +84,7 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
     Args:
         policy: pairs ``(B, 2)``, nats.
         reference: the same pairs under the frozen reference.
-        dispersion: ``(B,)`` ``phi`` of each prompt, no unit, without gradient. 1 is DPO.
+        dispersion: ``(B,)`` ``phi`` of each prompt, no unit. 1 is DPO. Its gradient is stopped here.
         beta: strength of the pull to the reference, per nat; the default is DPO's.
 
     Returns:
@@ -94,7 +94,8 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
         ValueError: if the records do not hold the same pairs, or ``dispersion`` has another shape.
     """
     D = margin(policy, reference)
-    return -logsigmoid(tensor_of("dispersion", dispersion, D.shape, D.dtype) * beta * D)
+    phi = tensor_of("dispersion", dispersion, D.shape, D.dtype).detach()
+    return -logsigmoid(phi * beta * D)
 
 
 @method(

@@ -74,12 +74,8 @@ def test_chapter_has_its_sections_in_order(chapter: Page) -> None:
 
 
 @pytest.mark.parametrize("chapter", [page for page in CHAPTERS if page.outline], ids=lambda page: page.name)
-def test_an_outline_says_so_and_shows_every_method_of_its_chapter(chapter: Page) -> None:
+def test_an_outline_says_so(chapter: Page) -> None:
     assert "This chapter is an outline" in chapter.prose
-    for method in METHODS.values():
-        if method.chapter == chapter.name:
-            assert f'figures.facts(METHODS["{method.name}"])' in chapter.text, f"no facts of {method.name}"
-            assert f'derivations.ALL["{method.name}"]' in chapter.text, f"no derivation of {method.name}"
 
 
 @pytest.mark.parametrize("chapter", [c for c in [*CHAPTERS, TEMPLATE] if not c.outline], ids=lambda page: page.name)

@@ -580,7 +580,15 @@ ROWS: dict[str, Row] = {
         moves=("l", "sequence_kl"),
         stopped={"sequence_kl": np.s_[:, 0]},
     ),
-    "mallows_dpo": Row(mallows_dpo, log_2, (*BOTH, "dispersion"), {"beta": 0.1}, ({"beta": 0.7},), MARGIN),
+    "mallows_dpo": Row(
+        mallows_dpo,
+        log_2,
+        (*BOTH, "dispersion"),
+        {"beta": 0.1},
+        ({"beta": 0.7},),
+        MARGIN,
+        stopped={"dispersion": np.s_[:]},
+    ),
     "ld_dpo": Row(
         ld_dpo,
         log_2,

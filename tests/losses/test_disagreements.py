@@ -3,7 +3,10 @@
 from math import exp, log, log1p
 
 import pytest
+import torch
 
+from pref_toolkit import losses
+from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
 from pref_toolkit.losses.disagreements import DISAGREEMENTS
 
@@ -33,6 +36,7 @@ BY_HAND = {
     "simpo_in_cpo": (sp(4), sp(4) + 3),
     "dpo_on_means": (sp(-0.3), sp(-0.06)),
     "label_smoothing": (0.9 * sp(-0.3) + 0.1 * sp(0.3), (0.9 * sp(-0.3) - 0.1 * sp(0.3)) / 0.8),
+    "label_smoothing_ignored": (0.9 * sp(-0.3) + 0.1 * sp(0.3), sp(-0.3)),
     "bco_without_shift": (sp(-(0.2 - 0.05)), sp(-0.2)),
     "sppo_scale": (((2 - 500) ** 2 + (-1 + 500) ** 2) / 2, (2 - 5) ** 2 + (-1 + 5) ** 2),
     "ld_dpo_reference": (log(2), sp(0.4)),
@@ -69,3 +73,21 @@ def test_the_gap_of_ipo_minimises_its_loss():
     """The identity's number is where the expected IPO loss has its minimum, by its derivative in the gap h."""
     h, tau, p = DISAGREEMENTS["ipo_psi"].numbers()[0], 0.1, 0.9
     assert p * 2 * (h - 1 / (2 * tau)) + (1 - p) * 2 * (h + 1 / (2 * tau)) == pytest.approx(0, abs=1e-12)
+
+
+def test_the_other_sign_of_r_dpo_is_the_functions_alone():
+    with pytest.raises(ValueError, match="'alpha' of method 'r_dpo' must be a finite number >= 0"):
+        METHODS["r_dpo"].check(alpha=-0.1)
+
+
+def test_the_way_to_the_other_mean_of_the_nll():
+    policy = Logps(torch.tensor([[-12.0, -3.0], [-15.0, -3.0]]), torch.tensor([[4, 1], [10, 1]]))
+    other = losses.cpo(policy, alpha=0.0).mean() - policy.chosen.sum() / policy.tokens[:, 0].sum()
+    by_mean, by_batch = (loss - losses.cpo(policy, alpha=0.0).mean() for loss in (losses.cpo(policy).mean(), other))
+    assert (by_mean.item(), by_batch.item()) == pytest.approx(DISAGREEMENTS["nll_mean"].numbers())
+
+
+def test_the_way_to_a_ratio_of_simpo():
+    policy = Logps(torch.tensor([[-12.0, -15.0]]), torch.tensor([[4, 10]]))
+    ratio, beta = 1.0, 2.0
+    assert losses.simpo(policy, beta=beta, gamma=beta * ratio).item() == pytest.approx(sp(-beta * (-1.5 - ratio)))

@@ -204,6 +204,21 @@ def test_exponentials_go_on_as_their_tangent_above_30():
     torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
     (slope,) = torch.autograd.grad(loss.sum(), t)
     torch.testing.assert_close(slope, torch.stack([t[0].exp(), *3 * [tangent]]).detach(), rtol=1e-12, atol=0)
+    # A loss of this size is its argument, beta / alpha times the exponential less 1.
+    loss = losses.f_dpo(*at_margin(-t / 0.4), beta=0.4, divergence="alpha", alpha=0.4)
+    torch.testing.assert_close(loss, expected - 1, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.5, 1e-2, 1e-4, 1e-6])
+def test_f_dpo_keeps_its_digits_at_a_small_alpha(alpha):
+    """In float32, where 1 / alpha in both terms of a difference would leave few of them."""
+    policy, reference = (
+        pairs([-12.0, -3.0, -40.0], [-15.0, -9.0, -38.0]),
+        pairs([-14.0, -4.0, -41.0], [-14.0, -5.0, -37.5]),
+    )
+    single = [Logps(record.sums.float(), record.tokens) for record in (policy, reference)]
+    found, expected = (losses.f_dpo(*r, divergence="alpha", alpha=alpha) for r in (single, (policy, reference)))
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
 
 
 def test_kto_is_bounded_and_confident_mistakes_stop_learning():

@@ -417,6 +417,7 @@ ON_THE_EXAMPLE = {
     "simpo_in_cpo": (1, cpo_trainer, {"loss_type": "simpo", "beta": 2.0, "simpo_gamma": 1.0}),
     "dpo_on_means": (1, dpo_trainer, {"loss_type": "sigmoid_norm"}),
     "label_smoothing": (1, dpo_trainer, {"loss_type": "robust", "label_smoothing": 0.1}),
+    "label_smoothing_ignored": (1, dpo_trainer, {"loss_type": "sigmoid", "label_smoothing": 0.1}),
     "sppo_scale": (1, dpo_trainer, {"loss_type": "sppo_hard"}),
     "wpo_clamp": (1, dpo_trainer, {"use_weighting": True}),
 }

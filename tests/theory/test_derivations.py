@@ -11,6 +11,9 @@ from scipy.special import expit
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
 from pref_toolkit.theory.derivations import ALL, DerivationError
+from pref_toolkit.theory.derivations.proof import substitute
+from pref_toolkit.theory.derivations.ranking import l_target, with_target
+from pref_toolkit.theory.derivations.symbols import l_l, l_w
 
 LINES = [(name, k) for name in ALL for k in range(len(ALL[name].steps))]
 PROVED = [(n, k) for n, k in LINES if ALL[n].steps[k].check == "proved"]
@@ -205,3 +208,25 @@ def test_the_last_line_is_the_loss_and_its_gradient(name, derivation, chosen):
     for symbol, slope in zip(arguments, derivation.gradient):
         argument, column = COLUMNS[str(symbol)]
         np.testing.assert_allclose(slopes[argument][:, column], number(slope, found), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["slic_hf", "click"])
+def test_so_is_the_line_of_a_separate_target(name):
+    method, x = METHODS[name], inputs(name)
+    settings = {h: SETTINGS[h] for h in method.hyperparameters}
+    policy = torch.tensor(x["policy"], requires_grad=True)
+    tokens = torch.arange(1, B + 1)[:, None]
+    target = (-0.7 * tokens).double().requires_grad_()
+    loss = method.loss(Logps(policy, torch.tensor(x["tokens"])), Logps(target, tokens), **settings)
+    by_pair, by_target = torch.autograd.grad(loss.sum(), (policy, target))
+
+    steps, rules = ALL[name].steps, ALL[name].definitions
+    proved = {s.statement.lhs: substitute(s.statement.rhs, rules) for s in steps if s.check == "proved"}
+    found = values(x, settings) | {
+        str(l_target): target.detach()[:, 0].numpy(),
+        r"n_{\mathrm{target}}": tokens[:, 0].numpy(),
+    }
+    np.testing.assert_allclose(loss.detach(), number(proved[with_target], found), rtol=1e-12, atol=1e-12)
+    for symbol, slope in ((l_w, by_pair[:, 0]), (l_l, by_pair[:, 1]), (l_target, by_target[:, 0])):
+        expected = number(proved[sp.Derivative(with_target, symbol)], found)
+        np.testing.assert_allclose(slope, expected, rtol=1e-10, atol=1e-10)

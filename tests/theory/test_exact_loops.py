@@ -1,10 +1,13 @@
 """Displacement, SPIN, best-of-n, RSO and Nash policies on worlds whose answer is known."""
 
+from itertools import product
+
 import numpy as np
 import pytest
 import torch
 
 from pref_toolkit import losses
+from pref_toolkit.logps import Logps
 from pref_toolkit.theory import bandits
 from pref_toolkit.theory.bandits import Comparisons, minimise
 from pref_toolkit.theory.best_of_n import best_of_n
@@ -67,6 +70,16 @@ def test_spin_ends_at_the_data(lam):
     assert lam == 1 or gaps[:30] == sorted(gaps[:30], reverse=True)
 
 
+@pytest.mark.parametrize("lam", [0.1, 0.6, 1.0, 3.0])
+def test_spin_moves_every_policy_that_is_not_the_data(lam):
+    data = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
+    exchanged, slightly_off = data[[1, 0, 2, 3]], data + 0.01 * torch.tensor([1, -1, 0, 0])
+    drawn = torch.softmax(torch.randn(50, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), dim=-1)
+    for policy in (REFERENCE, torch.full_like(data, 0.25), exchanged, slightly_off, *drawn):
+        step = bandits.kl(spin_update(policy, data, lam), policy)
+        assert step > 0.01 * bandits.kl(data, policy) > 1e-6
+
+
 def test_spins_update_is_the_minimiser_of_its_loss():
     """Iteration 0 with the logistic link is DPO on pairs of a data response and a response of the policy."""
     lam, data = 2.0, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
@@ -100,6 +113,64 @@ def test_what_rso_keeps_follows_the_rlhf_optimum(beta):
 def test_rso_goes_from_the_reference_to_the_best_response():
     near(acceptance(REWARD, 1e9), [1, 1, 1, 1], 1e-8)
     near(acceptance(REWARD, 1e-3), [0, 0, 1, 0], 1e-12)
+
+
+@pytest.mark.parametrize("reward", [REWARD, REWARD[[2, 0, 2, 1]]])
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_rso_with_a_beta_near_0_keeps_the_best_of_its_draws(reward, n):
+    """Over every pool of n draws: what is kept first has the chance that is its share of the pool's acceptance."""
+    kept = torch.zeros(4, dtype=torch.float64)
+    for pool in map(list, product(range(4), repeat=n)):
+        accept = acceptance(reward[pool], 1e-3)
+        kept.index_add_(0, torch.tensor(pool), REFERENCE[pool].prod() * accept / accept.sum())
+    near(kept, best_of_n(REFERENCE, reward, n), 1e-14)
+
+
+# By hand: the scores of the two responses are (1/4, -1/4) and (-3/4, 3/4).
+@pytest.mark.parametrize(
+    ("reward", "baseline", "variance"),
+    [
+        ((11.0, 10.0), 0.0, 39.3984375),
+        ((11.0, 10.0), 11.0, 0.2109375),  # the greedy response's
+        ((1.0, 0.0), 0.0, 0.0234375),
+        ((1.0, 0.0), 1.0, 0.2109375),  # here it does harm
+        ((1.0, 0.0), 0.25, 0.0),  # the best one
+    ],
+)
+def test_a_baseline_changes_the_variance_of_the_policy_gradient_and_not_its_mean(reward, baseline, variance):
+    r = torch.tensor(reward, dtype=torch.float64)
+    logits = torch.tensor([0.75, 0.25], dtype=torch.float64).log().requires_grad_()
+    pi = torch.softmax(logits, dim=-1)
+    (gradient,) = torch.autograd.grad((pi * r).sum(), logits, retain_graph=True)
+    scores = torch.stack([torch.autograd.grad(pi[y].log(), logits, retain_graph=True)[0] for y in range(2)])
+    estimates = (r - baseline)[:, None] * scores
+    chance = pi.detach()[:, None]
+    near((chance * estimates).sum(dim=0), gradient, 1e-14)
+    near((chance * (estimates - gradient) ** 2).sum(), variance, 1e-12)
+
+
+def slope_of_ipo(policy, opponents, reference, tau):
+    """Gradient in the logits of ``losses.ipo`` over every pair of draws from ``opponents``, labelled by CYCLE."""
+    logits = policy.log().requires_grad_()
+    pairs = torch.cartesian_prod(torch.arange(3), torch.arange(3))
+    i, j = pairs.T
+    weights = opponents[i] * opponents[j] * 2 * torch.tensor(CYCLE, dtype=torch.float64)[i, j]
+    ref = torch.tensor(reference, dtype=torch.float64).log()
+    records = (Logps(logp[pairs], torch.ones_like(pairs)) for logp in (logits.log_softmax(0), ref))
+    return torch.autograd.grad((weights * losses.ipo(*records, tau=tau)).sum(), logits)[0]
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.25, 0.5, 1.0])
+@pytest.mark.parametrize("tau", [0.1, 0.5])
+def test_online_ipo_rests_at_the_nash_policy_and_nowhere_near(tau, weight):
+    """Pairs from the policy itself (online IPO) or from its mixture with the reference (IPO-MD), no gradient through draws."""
+    reference = (0.6, 0.3, 0.1)
+    rest = nash_policy(CYCLE, reference, tau, weight)
+    near(slope_of_ipo(rest, mixture(rest, reference, weight), reference, tau), np.zeros(3), 1e-9)
+    for move in torch.eye(3, dtype=torch.float64):
+        moved = torch.softmax(rest.log() + 0.1 * move, dim=-1)
+        slope = slope_of_ipo(moved, mixture(moved, reference, weight), reference, tau)
+        assert slope.abs().max() > 1e-3
 
 
 def test_the_nash_policy_of_the_cycle():

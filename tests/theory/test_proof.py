@@ -24,6 +24,10 @@ TRUE = [
     eq(sp.Derivative(sp.log(sigma(a * x)), x), a * sigma(-a * x)),
     eq(sp.log(1 + sp.exp(x)) - sp.log(1 + sp.exp(-x)), x),
     eq(sp.log(1 - sp.exp(-a)) - sp.log(1 / (1 - sp.exp(-a))), 2 * sp.log(1 - sp.exp(-a))),
+    eq(sp.log(1 - sp.exp(-a)) + sp.log(1 + sp.exp(-a)), sp.log(1 - sp.exp(-2 * a))),
+    eq(sp.log((1 - x) / a), sp.log(1 - x) - sp.log(a)),
+    eq(sp.log(x**2), 2 * sp.log(sp.Abs(x))),
+    eq(sp.log((x - y) ** 2 * a), sp.log(a) + 2 * sp.log(sp.Abs(y - x))),
     eq((a / b) ** x * sp.exp(x * sp.log(b)), a**x),
     eq(relu(x) - relu(-x), x),
     eq(relu(a * x), a * relu(x)),
@@ -39,6 +43,14 @@ FALSE = [
     eq(sp.log(sigma(x)) - sp.log(sigma(-x)), -x),
     eq(sp.Derivative(sp.log(sigma(a * x)), x), sigma(-a * x)),
     eq(sp.log(a + b), sp.log(a) + sp.log(b)),
+    eq(sp.log(a - b), sp.log(b - a)),
+    eq(sp.log(-a), sp.log(a)),
+    eq(sp.log(x), sp.log(-x)),
+    eq(sp.log(x**2), 2 * sp.log(x)),
+    eq(sp.log(x**2), 2 * sp.log(-x)),
+    eq(sp.log(x * y), sp.log(x) + sp.log(y)),
+    eq(sp.log(x / y), sp.log(-x) - sp.log(-y)),
+    eq(sp.log((-1) ** K), 0),
     eq(relu(-a * x), -a * relu(x)),
     eq(relu(x) + relu(y), relu(x + y)),
     eq(sp.Sum(p(i), (i, 1, K)), K),
@@ -61,6 +73,8 @@ def test_what_is_true(statement):
 @pytest.mark.parametrize("statement", FALSE, ids=str)
 def test_what_is_false(statement):
     assert refute(statement, {}, {})
+    # Points are not tried where something is assumed: the normal form alone is enough.
+    assert refute(statement, {}, {sp.Symbol("assumed"): sp.Integer(1)})
 
 
 def test_definitions_are_put_in_before_derivatives_are_taken():
@@ -73,3 +87,7 @@ def test_definitions_are_put_in_before_derivatives_are_taken():
 
 def test_a_counterexample_is_shown():
     assert "at x = " in refute(eq(sigma(x), x), {}, {})
+
+
+def test_so_is_a_point_where_only_one_side_is_defined():
+    assert "only the left side is a real number" in refute(eq(sp.log(x**2), 2 * sp.log(x)), {}, {})

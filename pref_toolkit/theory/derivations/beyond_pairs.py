@@ -125,7 +125,9 @@ exo = Derivation(
         ),
         equal(L(r_w, r_l), -sp.log(2) - (sp.log(1 - eps) + sp.log(eps)) / 2, "At the reference."),
     ),
-    assumptions=("A pair; for more responses the sum has more terms.",),
+    assumptions=(
+        "A pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, and not derived.",
+    ),
 )
 
 l, r, rho, z_0, delta = sp.symbols("l r rho z_0 delta", real=True)  # noqa: E741  the papers' letter

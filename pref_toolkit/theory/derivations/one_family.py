@@ -403,8 +403,12 @@ aot = Derivation(
             "For two pairs whose values differ by $b \\ge 0$ and $a \\ge 0$: matching them crosswise costs this "
             "more squares",
         ),
-        nonnegative(
-            2 * a * b, "than matching by rank. So sorting is the cheapest transport, here and for any convex cost."
+        nonnegative(2 * a * b, "than matching by rank. So for two pairs the sorted matching never costs more."),
+        argue(
+            r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(i)}\right) \le "
+            r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(s(i))}\right)",
+            "The same holds for any number of pairs, any other matching $s$ and any convex cost $c$: two pairs that are "
+            "matched crosswise can be swapped at no cost, until all are sorted.",
         ),
         define(m, l_w - l_l, "The policy's log-ratio of this pair,"),
         define(loss, -sp.log(sigma(beta * m - beta * m_ref)), "against the reference's of the same rank in the batch."),
@@ -423,6 +427,11 @@ aot = Derivation(
             sp.Subs(loss, m_ref, r_w - r_l),
             -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
             "If the pair keeps its rank, or is alone, this is DPO.",
+        ),
+        equal(
+            sp.Subs(loss, (m_ref, l_w, l_l), (r_w - r_l, r_w, r_l)),
+            sp.log(2),
+            "At the reference, where every pair has its own rank.",
         ),
     ),
     assumptions=("A derivative is taken where no two log-ratios of the batch are equal.",),

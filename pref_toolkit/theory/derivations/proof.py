@@ -1,13 +1,14 @@
 """Is this equality an identity?
 
-Definitions are put in, left minus right is reduced to a normal form, and that must be 0. A false statement cannot pass;
-a true one might be beyond the normal form, and then fails.
+Definitions are put in, left minus right is reduced to a normal form, and that must be 0. Every rewriting holds wherever
+the expression is defined, so a false statement does not pass; a true one might be beyond the normal form, and then fails.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import sympy as sp
 from sympy.core.function import AppliedUndef
@@ -56,18 +57,34 @@ def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
     return sp.exp(sp.expand(exponent * sp.expand_log(sp.log(base))))
 
 
+def _sign(t: sp.Expr) -> int:
+    """1 or -1 if the assumptions on the symbols of ``t`` say which, else 0."""
+    # SymPy does not see that exp(x) < 1 where x < 0: a number between 0 and 1 is 1 / (1 + u) with u > 0.
+    small = {e: 1 / (1 + sp.Dummy(positive=True)) for e in t.atoms(sp.exp) if e.args[0].is_negative}
+    t = sp.factor(t.xreplace(small))
+    return 1 if t.is_positive else -1 if t.is_negative else 0
+
+
 def _log_of_factors(t: sp.Expr) -> sp.Expr:
-    """``log t`` as a sum over the factors of ``t``, each up to its sign: ``log t`` is real, so it is ``log |t|``."""
+    """``log t`` as a sum over the factors of ``t``. Where the sign of a factor is not known, ``t > 0`` must settle it."""
     result = sp.Integer(0)
+    sign = 1
+    unknown = []
     for factor in sp.Mul.make_args(sp.factor(sp.expand(t))):
         base, exponent = factor.as_base_exp()
+        known = _sign(base)
         if base == sp.E:
             result += exponent
-        elif base.is_Number:
-            result += exponent * sp.expand_log(sp.log(abs(base)), factor=True)
+        elif known > 0 or exponent.is_even or (known < 0 and exponent.is_odd):
+            sign *= -1 if exponent.is_odd and known < 0 else 1
+            size = sp.expand(known * base) if known else sp.Abs(base)
+            result += exponent * sp.expand_log(sp.log(size), factor=size.is_Number)
         else:
-            result += exponent * sp.log(-base if base.could_extract_minus_sign() else base)
-    return result
+            unknown.append(factor)
+    base, exponent = sp.Mul(*unknown).as_base_exp()
+    if len(unknown) == 1 and exponent.is_odd:  # as t > 0, this factor has the sign of all the others together
+        return result + exponent * sp.log(sp.expand(sign * base))
+    return result + sp.log(sign * sp.Mul(*unknown))
 
 
 def normal(expr: sp.Expr) -> sp.Expr:
@@ -85,22 +102,35 @@ def opened(expr: sp.Expr) -> sp.Expr:
     return expr.replace(lambda e: isinstance(e, sigma | relu | indicator), lambda e: e.doit())
 
 
+def _real(side: Callable[..., Any], point: Sequence[float]) -> float | None:
+    """The value of ``side`` at ``point``, or None outside the domain of a logarithm or a power."""
+    try:
+        value = side(*point)
+    except (ValueError, TypeError):  # a TypeError where a complex number reaches a function of math
+        return None
+    return None if isinstance(value, complex) else value
+
+
 def counterexample(left: sp.Expr, right: sp.Expr, points: int = 8) -> str | None:
     """A random point at which two expressions differ, in words, if one is found."""
     if left.has(sp.Sum, AppliedUndef) or right.has(sp.Sum, AppliedUndef):
         return None
     draw = random.Random(0)
     names = sorted(left.free_symbols | right.free_symbols, key=str)
-    sides = sp.lambdify(names, [left, right], "math")
+    sides = [sp.lambdify(names, side, "math") for side in (left, right)]
     for _ in range(points):
         point = [draw.uniform(0.2, 0.95) * (-1 if n.is_negative else 1) for n in names]
         point = [draw.choice([v, -v]) if n.is_nonnegative is None else v for n, v in zip(names, point)]
+        where = ", ".join(f"{n} = {v:.3g}" for n, v in zip(names, point))
         try:
-            a, b = sides(*point)
-        except (ValueError, ArithmeticError):
-            continue  # outside the domain of a logarithm or a division
+            a, b = (_real(side, point) for side in sides)
+        except ArithmeticError:
+            continue  # a division by 0, or beyond the range of a float
+        if a is None and b is None:
+            continue
+        if a is None or b is None:
+            return f"at {where} only the {'right' if a is None else 'left'} side is a real number"
         if abs(a - b) > 1e-9 * (1 + abs(a) + abs(b)):
-            where = ", ".join(f"{n} = {v:.3g}" for n, v in zip(names, point))
             return f"at {where} the left side is {a:.6g} and the right side {b:.6g}"
     return None
 

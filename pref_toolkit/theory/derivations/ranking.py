@@ -29,9 +29,12 @@ delta = sp.Symbol("delta", positive=True)
 u = sp.Symbol("u", positive=True)
 t = sp.Symbol("t", real=True)
 l_target = sp.Symbol(r"l_{\mathrm{target}}", real=True)
+n_target = sp.Symbol(r"n_{\mathrm{target}}", positive=True)
 calibration = sp.Function(r"\mathcal{C}", real=True)
+separate = sp.Function(r"\mathcal{L}_{\mathrm{target}}", real=True)
 
 loss = L(l_w, l_l)
+with_target = separate(l_w, l_l, l_target)
 
 hinge_dpo = Derivation(
     name="hinge_dpo",
@@ -76,11 +79,20 @@ slic_hf = Derivation(
             relu(delta - l_w + l_l),
             "Calibration: the chosen response must be likelier by $\\delta$ nats.",
         ),
-        define(
-            loss,
-            sp.Subs(calibration(l_w, l_l) - lam * l_target, l_target, l_w),
-            "A supervised response is kept likely; where none is given the chosen one serves.",
+        define(with_target, calibration(l_w, l_l) - lam * l_target, "A supervised response is kept likely."),
+        equal(
+            with_target,
+            relu(delta - l_w + l_l) - lam * l_target,
+            "The loss, as implemented, with a separate supervised response.",
         ),
+        equal(sp.Derivative(with_target, l_w), -indicator(delta - l_w + l_l), "The chosen response is lifted"),
+        equal(
+            sp.Derivative(with_target, l_l),
+            indicator(delta - l_w + l_l),
+            "and the rejected one lowered while the pair is not won by enough,",
+        ),
+        equal(sp.Derivative(with_target, l_target), -lam, "the supervised one is lifted always."),
+        define(loss, separate(l_w, l_l, l_w), "Where no supervised response is given the chosen one serves."),
         equal(
             loss,
             relu(delta - l_w + l_l) - lam * l_w,
@@ -115,9 +127,30 @@ click = Derivation(
             "A good sample of the model must be likelier than a bad one of the same prompt by $\\gamma$ nats.",
         ),
         define(
+            with_target,
+            -l_target / n_target + alpha * calibration(l_w, l_l),
+            "The data's response is learned, as a mean per token.",
+        ),
+        equal(
+            with_target,
+            -l_target / n_target + alpha * relu(lead - l_w + l_l),
+            "The loss, as implemented, with a separate response of the data.",
+        ),
+        equal(
+            sp.Derivative(with_target, l_w),
+            -alpha * indicator(lead - l_w + l_l),
+            "The good sample is lifted",
+        ),
+        equal(
+            sp.Derivative(with_target, l_l),
+            alpha * indicator(lead - l_w + l_l),
+            "and the bad one lowered while the lead is too small,",
+        ),
+        equal(sp.Derivative(with_target, l_target), -1 / n_target, "the data's response is lifted always."),
+        define(
             loss,
-            sp.Subs(-l_target + alpha * calibration(l_w, l_l), l_target, l_w / n_w),
-            "The data's response is learned, as a mean per token; where none is given the good sample serves.",
+            sp.Subs(separate(l_w, l_l, l_target), (l_target, n_target), (l_w, n_w)),
+            "Where no response of the data is given the good sample serves.",
         ),
         equal(
             loss,

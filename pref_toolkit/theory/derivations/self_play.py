@@ -48,9 +48,14 @@ spin = Derivation(
         equal(
             sp.Derivative(mixed(t), t),
             lam * (p_2 * q_1 * sigma(lam * t) - p_1 * q_2 * sigma(-lam * t)),
-            "has this slope, and",
+            "has this slope,",
         ),
-        define(next_1, sp.log(q_1) + sp.log(p_1 / q_1) / lam, "is least for this policy, up to its normalisation,"),
+        equal(
+            sp.Derivative(mixed(t), (t, 2)),
+            lam**2 * (p_1 * q_2 + p_2 * q_1) * sigma(lam * t) * sigma(-lam * t),
+            "which grows everywhere: where it is zero the loss is least, and nowhere else. This",
+        ),
+        define(next_1, sp.log(q_1) + sp.log(p_1 / q_1) / lam, "is to be the next policy, up to its normalisation,"),
         define(
             next_2,
             sp.log(q_2) + sp.log(p_2 / q_2) / lam,
@@ -59,7 +64,17 @@ spin = Derivation(
         equal(
             sp.Subs(sp.Derivative(mixed(t), t), t, (next_1 - sp.log(q_1)) - (next_2 - sp.log(q_2))),
             sp.Integer(0),
-            "There the slope is zero. The policy stays where it is only if it is the data's.",
+            "At its margin the slope is zero.",
+        ),
+        equal(
+            (next_1 - next_2) - (sp.log(q_1) - sp.log(q_2)),
+            (sp.log(p_1 / q_1) - sp.log(p_2 / q_2)) / lam,
+            "So much one response gains on the other: nothing only if $p / \\pi_t$ is the same for both.",
+        ),
+        argue(
+            r"\pi_{t+1} = \pi_t \iff \pi_t = p",
+            "If $p / \\pi_t$ is the same for all responses it is 1, since both sum to 1: the policy stays where it is only "
+            "if it is the data's.",
         ),
     ),
     assumptions=("For the update: a tabular policy and the population of responses.",),

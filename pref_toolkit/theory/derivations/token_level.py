@@ -111,6 +111,7 @@ tdpo2 = Derivation(
             alpha * beta * sigma(-beta * (D - alpha * (K_l - K_w))),
             "The rejected response's divergence shrinks, $\\alpha$ times as hard.",
         ),
+        equal(L(r_w, r_l, K_w), sp.log(2), "At the reference, where the two divergences are equal: both are 0."),
         equal(sp.Subs(part, alpha, 0), -sp.log(sigma(beta * D)), "With $\\alpha = 0$ this is DPO."),
     ),
     assumptions=TOKEN_ASSUMPTIONS,
