@@ -82,7 +82,7 @@ class Scorer(nn.Module):
         self.obstacle: str | None = None
         self._prepared: tuple[Any, Any, Any] = None, None, None
         layers.keep(self._base())
-        expected = self._alone() if route != "rows" else None
+        expected: Any = self._alone() if route != "rows" else None
         for candidate in ("segments", "mask", "rows") if route == "auto" else (route,):
             self.route = candidate
             found = self._obstacle(longest, expected)
@@ -94,6 +94,9 @@ class Scorer(nn.Module):
         self.trimmed = self.route != "rows" and self._can_trim()
         if self.route != "rows":
             layers.adapters_in_place(self.model)
+            layers.gates_again(self._base())
+            if self._trial(*expected) is not None:
+                layers.gates_kept(self._base())
         if self.route == "segments" and (device or self._device()).type == "cuda":
             self._use_a_kernel(device or self._device(), expected)
         self.way = self._way.__name__ if self.route == "segments" else None

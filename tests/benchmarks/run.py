@@ -54,11 +54,11 @@ SELDOM = {"trl, cpu", "trl, checkpointing", "ours, checkpointing", "ours, no pro
 SELDOM_ROUNDS = 3
 """What takes long or is seen in passing is timed in the first rounds only; a ratio is that of rounds which both were in."""
 SETTINGS: list[dict[str, Any]] = [
-    {"vocabulary": 32_000, "profile": "hh", "rounds": 9, "contestants": EVERYONE, "memory": IN_MEMORY},
+    {"vocabulary": 32_000, "profile": "hh", "rounds": 7, "contestants": EVERYONE, "memory": IN_MEMORY},
     {
         "vocabulary": 128_256,
         "profile": "hh",
-        "rounds": 5,
+        "rounds": 4,
         "contestants": [
             *("ours", "trl, gpu path", "trl, gpu path, lean", "trl, cpu"),
             *("ours, simpo", "trl, simpo", "ours, checkpointing", "trl, checkpointing"),

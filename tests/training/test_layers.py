@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from test_scoring import SHAPES, SMALL, examples_of, model_of
 from transformers import GraniteConfig, OPTConfig
+from transformers.models.llama.modeling_llama import LlamaMLP
 
 from pref_toolkit.data.batches import pack
 from pref_toolkit.training import layers
@@ -101,6 +102,40 @@ def test_layers_run_twice_do_not_bring_the_models_own_dropout_back():
     assert config.dropout > 0
     one, other = (logps(scorer, scorer.collate(examples)).sums for _ in range(2))
     assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma2, soft-capped"])
+def test_gates_made_again_keep_less_and_give_the_same(shape):
+    """Less by the width of the MLP for each token and layer: what the activation gives need not be kept."""
+    policy, examples = policy_of(SHAPES[shape]), examples_of(2)
+    scorer = Scorer(policy, 64)
+    kept, results = [], []
+    for again in (True, False):
+        if not again:
+            layers.gates_kept(policy)
+        shapes = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(t.shape) or t, lambda t: t):  # noqa: B023
+            logps(scorer, scorer.collate(examples))
+        kept.append(sum(shape[-1:] == (SMALL["intermediate_size"],) for shape in shapes))
+        results.append(sums_and_gradients(scorer, examples))
+    assert kept[1] - kept[0] >= SMALL["num_hidden_layers"]
+    for mine, expected in zip(*results):
+        assert torch.equal(mine, expected)
+
+
+def test_an_mlp_of_llamas_parts_put_together_in_another_way_is_left_alone():
+    class Halved(LlamaMLP):
+        def forward(self, x):
+            return super().forward(x) / 2
+
+    model, examples = model_of(SHAPES["llama"]), examples_of(2)
+    for layer in model.model.layers:
+        layer.mlp.__class__ = Halved
+    plain = Scorer(deepcopy(model), 64, "rows")
+    scorer = Scorer(model, 64)
+    assert scorer.route == "segments"
+    mine, expected = (s(s.collate(examples))["sums"] for s in (scorer, plain))
+    assert torch.allclose(mine, expected, atol=1e-4)
 
 
 def test_a_model_without_known_layers_is_refused():
