@@ -57,7 +57,7 @@ class Scorer(nn.Module):
 
     Attributes:
         route: the way taken.
-        way: of the route ``segments``, the name of what attends in :mod:`pref_toolkit.training.attention`; else None.
+        way: of the route ``segments``, the name of what attends, a function of ``training/attention.py``; else None.
         obstacle: why not a faster one, or None.
         head: how logits are made in chunks, or None where the model's own must be asked for.
         trimmed: whether the last layer is run for scored positions only.
