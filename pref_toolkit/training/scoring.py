@@ -290,8 +290,8 @@ class Scorer(nn.Module):
     def _trial(self, alone: Tensor, difference: float) -> str | None:
         """Why the route does not score random responses as one by one, or None.
 
-        By rounding they may differ: measured over forty architectures, by less than the bounds here, and by more where states
-        of one response reach another.
+        By rounding they may differ: measured over forty architectures, by less than the bounds here. Where states of one
+        response reach another they differed by more, but for layers that mix too weakly to tell: ``ATTENDING`` leaves them out.
         """
         name = self.model.config.model_type
         try:
