@@ -1,7 +1,7 @@
 """``make bench``: this toolkit beside TRL on the same token ids, in one run on this CPU.
 
-Losses and adapter gradients are compared with the plain route in float64 first, by an update that warms everyone up. Then time
-in interleaved rounds, a new batch each, all contestants one after another in an order that turns; memory in separate processes;
+Losses and adapter gradients are compared with the plain route in float64 first, in all settings. Then, all warmed up, time in
+interleaved rounds, a new batch each, all contestants one after another in an order that turns; memory in separate processes;
 each ratio beside that of the arithmetic that the two must do. An update is collation, reference, forward and backward; no
 optimiser, on either side.
 """
@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,14 +113,14 @@ def measure(*, quick: bool) -> dict[str, Any]:
         "loss_tolerance": TOLERANCE,
         "gradient_tolerance": TOLERANCE,
     }
+    # Whoever computes something else is found before anything is timed.
+    checked = [prepare(shape, setting, max_length) for setting in (QUICK if quick else SETTINGS)]
     rates = []
     result["settings"] = []
-    for setting in QUICK if quick else SETTINGS:
-        say(f"{setting['profile']}, vocabulary {setting['vocabulary']}")
+    for one in checked:
         rates.append(machine.matmul_rate("cpu", torch.float32, size, repeats=10))
-        result["settings"].append(compare(shape, setting, max_length, result["machine"]["threads"]))
-    vocabulary = result["settings"][0]["vocabulary"]
-    base = workload.base_model(shape, vocabulary)
+        result["settings"].append(compare(shape, one, max_length, result["machine"]["threads"]))
+    base, vocabulary = checked[0].base, checked[0].setting["vocabulary"]
     say("K responses to a prompt")
     result["responses"] = by_responses(base, vocabulary, max_length, rounds=1 if quick else 5)
     say("growing updates")
@@ -134,18 +135,50 @@ def measure(*, quick: bool) -> dict[str, Any]:
     return result
 
 
-def compare(shape: str, setting: dict[str, Any], max_length: int, threads: int) -> dict[str, Any]:
-    """All contestants of a setting: checked, timed in rounds, and their memory measured."""
-    vocabulary, profile, rounds = setting["vocabulary"], setting["profile"], setting["rounds"]
-    data = workload.pairs(profile, rounds * PAIRS, vocabulary=vocabulary, max_length=max_length, seed=SEED)
-    batches = [data.pairs[i : i + PAIRS] for i in range(0, len(data.pairs), PAIRS)]
+@dataclass
+class Checked:
+    """A setting whose contestants compute the same.
+
+    Args:
+        setting: one of ``SETTINGS``.
+        data: its pairs, and where they are from.
+        batches: the pairs, round by round.
+        base: the model that all contestants share.
+        built: contestants by name.
+        errors: of each, from :func:`check`.
+    """
+
+    setting: dict[str, Any]
+    data: workload.Data
+    batches: list[list[Encoded]]
+    base: Any
+    built: dict[str, Any]
+    errors: dict[str, dict[str, float]]
+
+
+def prepare(shape: str, setting: dict[str, Any], max_length: int) -> Checked:
+    """Build all contestants of a setting and check them against each other."""
+    vocabulary = setting["vocabulary"]
+    say(f"checking {setting['profile']}, vocabulary {vocabulary}")
+    count = setting["rounds"] * PAIRS
+    data = workload.pairs(setting["profile"], count, vocabulary=vocabulary, max_length=max_length, seed=SEED)
+    batches = [data.pairs[i : i + PAIRS] for i in range(0, count, PAIRS)]
     base = workload.base_model(shape, vocabulary)
-    names = setting["contestants"]
-    built = {name: CONTESTANTS[name].build(base, max_length) for name in names}
+    built = {name: CONTESTANTS[name].build(base, max_length) for name in setting["contestants"]}
     for contestant in built.values():
         for batch in batches if contestant.stored is not None else []:
             contestant.store(batch)
-    errors = check(base, built, batches[0], max_length)
+    return Checked(setting, data, batches, base, built, check(base, built, batches[0], max_length))
+
+
+def compare(shape: str, checked: Checked, max_length: int, threads: int) -> dict[str, Any]:
+    """All contestants of a setting: timed in rounds, and their memory measured."""
+    setting, data, batches, base, built = checked.setting, checked.data, checked.batches, checked.base, checked.built
+    vocabulary, profile, rounds = setting["vocabulary"], setting["profile"], setting["rounds"]
+    say(f"{profile}, vocabulary {vocabulary}")
+    names = setting["contestants"]
+    for contestant in built.values():
+        contestant.step(batches[0])  # warm again
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for n, batch in enumerate(batches):
         timed = [name for name in turned(names, n) if n < SELDOM_ROUNDS or name not in SELDOM]
@@ -159,7 +192,7 @@ def compare(shape: str, setting: dict[str, Any], max_length: int, threads: int) 
             "operations": [
                 CONTESTANTS[name].operations(base.config, batch) for batch, _ in zip(batches, seconds[name])
             ],
-            **errors[name],
+            **checked.errors[name],
         }
         for name in names
     }
@@ -264,12 +297,15 @@ def by_responses(base: Any, vocabulary: int, max_length: int, rounds: int) -> li
 
 
 def by_size(base: Any, vocabulary: int, max_length: int, sizes: list[int]) -> list[dict[str, float]]:
-    """Cost of a token in one update of so many pairs (SimPO), as the training loop makes it; each has pairs of its own."""
-    warm_up = sizes[0]
-    pairs = workload.pairs("hh", warm_up + sum(sizes), vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
+    """Cost of a token (SimPO) in updates of so many pairs, as the training loop makes them.
+
+    Every size has the same pairs, as many as the largest, and sizes take turns: each update comes when its last pair has come.
+    """
+    pairs = workload.pairs("hh", sizes[-1], vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
     scorer = Ours(base, "simpo", max_length=max_length).scorer
     inputs = Inputs(METHODS["simpo"], METHODS["simpo"].check(), Accelerator(cpu=True))
     pairs = inputs.fitting(pairs, Report(), "stop")
+    tokens = sum(map(packed_length, pairs))
     forward_tokens = TrainConfig().tokens_per_forward
 
     def update(batch: list[Encoded]) -> None:
@@ -277,17 +313,16 @@ def by_size(base: Any, vocabulary: int, max_length: int, sizes: list[int]) -> li
         around = inputs.around(scorer, batch, forward_tokens, 0)
         accumulate(inputs.accelerator, scorer, batch, inputs, around, forward_tokens, 0)
 
-    update(pairs[:warm_up])
-    found = []
-    done = warm_up
-    for size in sizes:
-        batch = pairs[done : done + size]
-        done += size
-        tokens = sum(map(packed_length, batch))
-        seconds = machine.seconds("cpu", update, batch)
-        found.append({"pairs": len(batch), "tokens": tokens, "microseconds_per_token": 1e6 * seconds / tokens})
-        say(f"  {len(batch)} pairs: {seconds:.0f} s")
-    return found
+    update(pairs[: sizes[0]])
+    seconds = dict.fromkeys(sizes, 0.0)
+    for end in range(sizes[0], sizes[-1] + 1, sizes[0]):
+        for size in sizes:
+            if end % size == 0:
+                seconds[size] += machine.seconds("cpu", update, pairs[end - size : end])
+        say(f"  {end} of {sizes[-1]} pairs")
+    return [
+        {"pairs": size, "tokens": tokens, "microseconds_per_token": 1e6 * s / tokens} for size, s in seconds.items()
+    ]
 
 
 def table(result: dict[str, Any]) -> str:

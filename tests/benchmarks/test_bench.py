@@ -117,11 +117,12 @@ def test_an_update_that_grows_is_one_update(base, monkeypatch):
     run = pytest.importorskip("run")
     sizes, true = [], run.accumulate
     monkeypatch.setattr(run, "accumulate", lambda *given: sizes.append(given[2]) or true(*given))
-    found = run.by_size(base, VOCABULARY, MAX_LENGTH, [2, 4])
-    assert [len(batch) for batch in sizes] == [2, 2, 4]
-    wheres = [e.where for batch in sizes for e in batch]
-    assert len(set(wheres)) == len(wheres)
-    assert [row["pairs"] for row in found] == [2, 4] and all(row["microseconds_per_token"] > 0 for row in found)
+    found = run.by_size(base, VOCABULARY, MAX_LENGTH, [2, 4, 8])
+    updates = [[e.where for e in batch] for batch in sizes][1:]
+    assert [len(batch) for batch in updates] == [2, 2, 4, 2, 2, 4, 8]
+    assert updates[0] + updates[1] == updates[2] and updates[2] + updates[5] == updates[6]
+    assert len(set(updates[6])) == 8
+    assert [row["pairs"] for row in found] == [2, 4, 8] and all(row["microseconds_per_token"] > 0 for row in found)
 
 
 def test_responses_are_timed_in_an_order_that_turns(base, monkeypatch):
