@@ -226,7 +226,7 @@ def check_data(arguments: Namespace) -> int:
 
         from pref_toolkit.training.inputs import Inputs
 
-        inputs = Inputs(method, method.check(), Accelerator(cpu=not torch.accelerator.is_available()))
+        inputs = Inputs(method, method.check(), Accelerator(cpu=not torch.cuda.is_available()))
         with suppress(DataError):  # no row is left, and the findings say why
             rows, _ = prepare(arguments.data, tokenizer, max_length=arguments.max_length, on_bad_row="skip")
             inputs.fitting(rows, found, "skip")

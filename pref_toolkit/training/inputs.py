@@ -312,7 +312,7 @@ class Inputs:
     def after(self, scored: Scored) -> None:
         """Take the answers of an update that is done, on all devices, into the running mean."""
         if "shift" in self.names:
-            rewards = self.settings["beta"] * (scored.policy["sums"] - scored.reference["sums"]).double()
+            rewards = self.settings["beta"] * (scored.policy["sums"] - scored.reference["sums"])
             new = torch.stack([rewards.sum(), rewards.new_tensor(rewards.numel())])
             self.seen += new.cpu()
 

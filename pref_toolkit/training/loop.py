@@ -88,8 +88,8 @@ def train(
     chosen_method = find_method(method)
     settings = chosen_method.check(**hyperparameters)
     torch.manual_seed(config.seed)
-    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones.
-    no_gpu = not torch.accelerator.is_available()
+    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones, and a GPU without float64.
+    no_gpu = not torch.cuda.is_available()
     accelerator = Accelerator(cpu=no_gpu, log_with=config.log_with, project_dir=config.output)
     if isinstance(model, str):
         model, tokenizer = models.load(model, precision=config.precision)

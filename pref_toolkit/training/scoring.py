@@ -116,7 +116,10 @@ class Scorer(nn.Module):
     def forward(
         self, batch: Batch, readings: Sequence[str] = ("sums",), reference_hidden: Tensor | None = None
     ) -> dict[str, Tensor]:
-        """Names of :data:`READINGS` -> tensors, in float32 or the model's precision if that is higher.
+        """Names of :data:`READINGS` -> tensors.
+
+        What is read of each token is in float32, or the model's precision if that is higher, and sums over tokens in float64:
+        a loss reads differences of them, and a sum of two thousand nats is rounded to 1e-4 in float32.
 
         Args:
             batch: from :meth:`collate`.
@@ -299,7 +302,8 @@ class Scorer(nn.Module):
                 shared = self(pack(self._random()[0]).to(self._device()))["sums"].flatten()
         except (AttributeError, TypeError, ValueError, RuntimeError, NotImplementedError) as error:
             return f"{name} does not take {self.route} and positions ({type(error).__name__})"
-        rounding = 4 * torch.finfo(alone.dtype).eps * float(alone.abs().max())
+        of_tokens = torch.promote_types(self._dtype(), torch.float32)
+        rounding = 4 * torch.finfo(of_tokens).eps * float(alone.abs().max())
         if not float((shared - alone).abs().max()) <= max(rounding, torch.finfo(self._dtype()).eps ** 0.5 * difference):
             return f"{name} does not keep responses that share a prompt apart"
         return None
@@ -334,8 +338,7 @@ def _of_responses(name: str, values: dict[str, Tensor], batch: Batch) -> Tensor:
         place = torch.arange(len(value), device=value.device) - (lengths.cumsum(0) - lengths)[batch.owner]
         shortest = batch.tokens.amin(dim=1, keepdim=True).expand_as(batch.tokens).flatten()
         value = value * (place < shortest[batch.owner])
-    # A few numbers, in float64: in float32 a running sum of hundreds of nats would lose some 1e-5 of them at each token.
-    sums = value.new_zeros(len(lengths), dtype=torch.float64).index_add(0, batch.owner, value.double()).to(value.dtype)
+    sums = value.new_zeros(len(lengths), dtype=torch.float64).index_add(0, batch.owner, value.double())
     return (sums / lengths if name == "log_weights" else sums).view(batch.tokens.shape)
 
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
-from test_scoring import SHAPES, SMALL, examples_of, model_of
+from test_scoring import SHAPES, SMALL, examples_of, model_of, one_by_one
 from torch import nn
 from torch.nn.functional import logsigmoid
 from transformers import Gemma2Config, Gemma3TextConfig, MistralConfig
@@ -128,6 +128,14 @@ def test_every_number_of_responses(k, route):
 def test_prompts_of_one_token_with_nothing_in_common(shape, length):
     examples = [Encoded([10 + i], [[20 + i] * length, [30 + i, 40]], where=f"row {i}") for i in range(4)]
     compare({**SHAPES, **MORE_SHAPES}[shape], examples)
+
+
+def test_answers_of_thousands_of_nats():
+    random = torch.Generator().manual_seed(0)
+    draw = lambda length: torch.randint(3, 61, (length,), generator=random).tolist()
+    examples = [Encoded(draw(9), [draw(500), draw(450)], where=f"row {i}") for i in range(2)]
+    assert float(one_by_one(model_of(SHAPES["llama"]), examples).max()) < -1000
+    compare(SHAPES["llama"], examples)
 
 
 @pytest.mark.parametrize("method", METHODS)

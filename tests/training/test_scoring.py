@@ -161,13 +161,13 @@ def test_gradients_are_those_of_separate_rows():
             assert (gradients[route][name] - expected).norm() < 1e-5 * expected.norm(), (route, name)
 
 
-def test_half_precision_logits_are_summed_in_float32():
+def test_log_probabilities_of_a_model_in_half_precision_are_summed_in_float64():
     model, _ = tiny()
     examples = examples_of(2, n=1, vocabulary=200)
     examples = [Encoded(examples[0].prompt, [r * 40 for r in ([7, 90, 33], [150, 20])], where="long")]
     full = logps(Scorer(model, 1024), pack(examples)).sums
     half = logps(Scorer(model.bfloat16(), 1024), pack(examples))
-    assert half.sums.dtype == torch.float32
+    assert half.sums.dtype == torch.float64
     assert ((half.sums - full).abs() / half.tokens).max() < 0.01
 
 
