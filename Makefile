@@ -47,7 +47,7 @@ notebooks: setup  ## write the chapters as .ipynb to book/notebooks
 	  target=book/notebooks/$${chapter#book/}; mkdir -p $$(dirname $$target); \
 	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
 
-bench: setup  ## compare with TRL on this CPU, half an hour on two quiet cores, into data/bench_cpu.json
+bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json
 	$(BIN)/python tests/benchmarks/run.py
 
 bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
