@@ -88,7 +88,8 @@ def train(
     chosen_method = find_method(method)
     settings = chosen_method.check(**hyperparameters)
     torch.manual_seed(config.seed)
-    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones, and a GPU without float64.
+    # Without `cpu`, accelerate takes several processes without a GPU for so many single ones, and Apple's GPU, which has no
+    # float64, for one to train on.
     no_gpu = not torch.cuda.is_available()
     accelerator = Accelerator(cpu=no_gpu, log_with=config.log_with, project_dir=config.output)
     if isinstance(model, str):

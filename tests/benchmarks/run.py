@@ -238,6 +238,7 @@ def check(base: Any, built: dict[str, Any], examples: list[Encoded], max_length:
         most = TOLERANCE[CONTESTANTS[name].who]
         if not (loss_error <= most * max(1, abs(loss)) and worst <= most):
             raise SystemExit(f"{name} computes something else: loss off by {loss_error:.1e}, gradient by {worst:.1e}")
+        say(f"  {name}: loss off by {loss_error:.1e}, gradient by {worst:.1e}")
         errors[name] = {"loss_error": loss_error, "gradient_error": worst}
     return errors
 
