@@ -19,6 +19,7 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
+from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.training.config import TrainConfig
 
 
@@ -36,14 +37,9 @@ def main(argv: list[str] | None = None) -> int:
         return COMMANDS[arguments.command](arguments[arguments.command]) or 0
     except ArgumentError as error:
         return _complain(_with_nearest(str(error), known))
-    except ValueError as error:
-        # Data, model, checkpoint and settings raise kinds of ValueError of our own, each with one sentence for the user.
-        if not type(error).__module__.startswith("pref_toolkit") and not _raised_by_us(error):
-            raise
+    except Complaint as error:
         return _complain(str(error))
-    except ArithmeticError as error:  # ours is NotFiniteError; naming it here would import torch for --help
-        if not type(error).__module__.startswith("pref_toolkit"):
-            raise
+    except NotFiniteError as error:
         print(f"pref-toolkit: training stopped: {error}", file=sys.stderr)
         return 3
 
@@ -121,7 +117,7 @@ def train(arguments: Namespace) -> None:
         settings["output"] = _free_directory(f"{arguments.method}-{Path(arguments.model).name}")
     config = TrainConfig(**settings)
     if arguments.data is None and arguments.model != "lab":
-        raise _Usage("train wants --data FILE for any model but the lab")
+        raise Complaint("train wants --data FILE for any model but the lab")
 
     import torch
     from accelerate import PartialState
@@ -167,7 +163,7 @@ def evaluate(arguments: Namespace) -> None:
         from pref_toolkit import lab
 
         if model.config._name_or_path != "lab":
-            raise _Usage("evaluate wants --data FILE for any model but one trained in the lab")
+            raise Complaint("evaluate wants --data FILE for any model but one trained in the lab")
         print(lab.describe(_judge(model, reward_head, tokenizer, arguments.seed)))
         return
     from pref_toolkit.data import prepare
@@ -195,7 +191,7 @@ def generate(arguments: Namespace) -> None:
 
     model, tokenizer = models.load(arguments.model)
     if models.load_reward_head(arguments.model, model) is not None:
-        raise _Usage(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
+        raise Complaint(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
     answers = generation.generate(
         model,
         tokenizer,
@@ -253,18 +249,6 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "check-data": check_data,
     "methods": methods,
 }
-
-
-class _Usage(ValueError):
-    """A command that lacks something, in one sentence."""
-
-
-def _raised_by_us(error: ValueError) -> bool:
-    """Whether a plain ValueError comes from our own code and not from a library or a bug inside one."""
-    frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
-        frame = frame.tb_next
-    return frame is not None and str(frame.tb_frame.f_globals.get("__name__", "")).startswith("pref_toolkit")
 
 
 def _complain(sentence: str) -> int:

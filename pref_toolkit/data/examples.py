@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from pref_toolkit.errors import Complaint
+
 Message = dict[str, Any]
 
 
-class DataError(ValueError):
+class DataError(Complaint):
     """The data cannot be used. One sentence: where (file, line, field), what is wrong, and what to do."""
 
 

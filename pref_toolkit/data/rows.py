@@ -59,7 +59,7 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
             be opened or has no rows.
     """
     if on_bad_row not in ("stop", "skip"):
-        raise ValueError(f"on_bad_row is {on_bad_row!r}, want 'stop' or 'skip'")
+        raise DataError(f"on_bad_row is {on_bad_row!r}, want 'stop' or 'skip'")
     examples: list[Example] = []
     seen = 0
     for seen, (where, row) in enumerate(_rows(source), start=1):  # noqa: B007 (read after the loop)

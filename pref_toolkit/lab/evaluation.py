@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pref_toolkit import metrics
 from pref_toolkit.data import encode_prompt
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import Complaint
 from pref_toolkit.lab import shipped
 from pref_toolkit.lab.language import answer, gold, politeness, prompts, said_in_every_style
 from pref_toolkit.lab.reward_kl import frontier
@@ -80,12 +81,12 @@ def _asked(
     """Unseen prompts, as text and ids; the supervised model and what it says to them; the seed of what is to be compared."""
     supervised, own = shipped.load()
     if tokenizer.get_vocab() != own.get_vocab():
-        raise ValueError("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
+        raise Complaint("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
     supervised.to(next(model.parameters()).device)
     rng = random.Random(seed)
     asked = prompts(n, rng.getrandbits(32), "test")
     if len(set(asked)) < n:
-        raise ValueError(f"the lab has {len(set(asked))} unseen prompts, fewer than n={n}")
+        raise Complaint(f"the lab has {len(set(asked))} unseen prompts, fewer than n={n}")
     ids = [encode_prompt(tokenizer, prompt) for prompt in asked]
     before = sample(
         supervised, tokenizer, ids, max_new_tokens=shipped.LONGEST, seed=rng.getrandbits(32), batch_size=512

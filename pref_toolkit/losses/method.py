@@ -12,6 +12,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_t
 
 from torch import Tensor
 
+from pref_toolkit.errors import Complaint
+
 
 @dataclass(frozen=True)
 class Range:
@@ -101,10 +103,10 @@ class Method:
             if name not in self.hyperparameters:
                 near = get_close_matches(name, self.hyperparameters, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.hyperparameters) or 'none'}"
-                raise ValueError(f"method {self.name!r} has no hyperparameter {name!r}: {hint}")
+                raise Complaint(f"method {self.name!r} has no hyperparameter {name!r}: {hint}")
             allowed = Choice(get_args(hints[name])) if get_origin(hints[name]) is Literal else get_args(hints[name])[-1]
             if value not in allowed:
-                raise ValueError(f"hyperparameter {name!r} of method {self.name!r} must be {allowed}, got {value!r}")
+                raise Complaint(f"hyperparameter {name!r} of method {self.name!r} must be {allowed}, got {value!r}")
         return self.hyperparameters | given
 
     def _parameters(self, kind: Any) -> list[inspect.Parameter]:
@@ -120,7 +122,7 @@ def find_method(name: str) -> Method:
     if name in METHODS:
         return METHODS[name]
     near = get_close_matches(name, METHODS, n=1)
-    raise ValueError(
+    raise Complaint(
         f"no method {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(METHODS)}")
     )
 

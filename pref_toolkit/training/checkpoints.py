@@ -18,10 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from pref_toolkit.errors import Complaint
+
 MANIFEST = "manifest.json"
 
 
-class CheckpointError(ValueError):
+class CheckpointError(Complaint):
     """A checkpoint that cannot be written or continued, in one sentence."""
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from pref_toolkit.errors import Complaint
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -80,13 +82,13 @@ class TrainConfig:
             "seed": 0,
         }.items():
             if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)!r}")
+                raise Complaint(f"{name} must be at least {least}, got {getattr(self, name)!r}")
         for name in ("learning_rate", "max_grad_norm"):
             if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
+                raise Complaint(f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
         if not 0 <= self.lora_dropout < 1:
-            raise ValueError(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout!r}")
+            raise Complaint(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout!r}")
         if self.max_steps is not None and self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {self.max_steps!r}")
+            raise Complaint(f"max_steps must be at least 1, got {self.max_steps!r}")
         if self.resume and self.output is None:
-            raise ValueError("resume needs output: the directory of the run to continue")
+            raise Complaint("resume needs output: the directory of the run to continue")

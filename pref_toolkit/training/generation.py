@@ -12,7 +12,7 @@ from tqdm import tqdm
 from transformers import GenerationConfig
 
 from pref_toolkit.data import encode_prompt
-from pref_toolkit.training.models import NotFiniteError
+from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.training.scoring import evaluation
 
 
@@ -48,9 +48,9 @@ def sample(
         NotFiniteError: if the model's probabilities are not finite.
     """
     if max_new_tokens < 1:
-        raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens!r}")
+        raise Complaint(f"max_new_tokens must be at least 1, got {max_new_tokens!r}")
     if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be a finite number >= 0, got {temperature!r}")
+        raise Complaint(f"temperature must be a finite number >= 0, got {temperature!r}")
     base: Any = model.get_base_model() if isinstance(model, PeftModel) else model  # holds the adapters too
     eos = tokenizer.eos_token_id
     ends = sorted({eos, *_ids(base.generation_config.eos_token_id)})

@@ -20,10 +20,10 @@ from pref_toolkit import metrics
 from pref_toolkit.data import DataError, Report
 from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import NotFiniteError
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import Method
 from pref_toolkit.training import processes, references
-from pref_toolkit.training.models import NotFiniteError
 from pref_toolkit.training.references import Readings, Store, readings_of
 from pref_toolkit.training.scoring import DISTRIBUTIONS, Scorer, evaluation, reference
 

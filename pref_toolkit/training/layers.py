@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from pref_toolkit.training.models import ModelError
+from pref_toolkit.errors import ModelError
 
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
 """What a layer is made of that :func:`scored_only` knows how to run: Llama, Mistral, Qwen, Gemma and their like."""

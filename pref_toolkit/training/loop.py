@@ -23,11 +23,11 @@ from pref_toolkit import metrics
 from pref_toolkit.data import Report, prepare
 from pref_toolkit.data.batches import packed_length
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.losses import find_method
 from pref_toolkit.training import checkpoints, generation, models, processes, references, run
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.inputs import Inputs, Scored, joined
-from pref_toolkit.training.models import NotFiniteError
 from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, reference, rewards, score
 
 
@@ -100,7 +100,7 @@ def train(
     run.check_positions(encoded, model.config)
     training, held_out = run.split(encoded, config)
     if config.batch_size < accelerator.num_processes:
-        raise ValueError(f"batch_size must be at least the {accelerator.num_processes} processes that share an update")
+        raise Complaint(f"batch_size must be at least the {accelerator.num_processes} processes that share an update")
     policy = models.with_adapters(model, rank=config.lora_rank, alpha=config.lora_alpha, dropout=config.lora_dropout)
     if not processes.sharded(accelerator):  # else each process is given its part of the weights only, below
         policy = policy.to(accelerator.device)

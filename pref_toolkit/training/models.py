@@ -18,6 +18,8 @@ from tokenizers.models import BPE
 from torch import nn
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from pref_toolkit.errors import ModelError, NotFiniteError
+
 REWARD_HEAD = "reward_head.safetensors"
 LAB = Path(__file__).parents[1] / "lab" / "model"
 
@@ -26,14 +28,6 @@ CHAT_TEMPLATE = (
     "{% if m.role == 'assistant' %}{{ eos_token }}{% endif %}{{ '\\n' }}{% endfor %}"
     "{% if add_generation_prompt %}assistant: {% endif %}"
 )
-
-
-class ModelError(ValueError):
-    """A model that cannot be loaded or trained, in one sentence."""
-
-
-class NotFiniteError(ArithmeticError):
-    """A weight, loss or gradient that is not finite: training has to stop."""
 
 
 def tiny() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.training.models import NotFiniteError
+from pref_toolkit.errors import Complaint, NotFiniteError
 
 
 def sharded(accelerator: Accelerator) -> bool:
@@ -30,7 +30,7 @@ def prepared(accelerator: Accelerator, scorer: Any, optimizer: Any) -> tuple[Any
     """The scorer and optimizer on this process's device, the weights spread over the processes if accelerate was told so."""
     if sharded(accelerator):
         if not accelerator.is_fsdp2:
-            raise ValueError("FSDP wants version 2: set fsdp_version: 2 in accelerate's configuration")
+            raise Complaint("FSDP wants version 2: set fsdp_version: 2 in accelerate's configuration")
         # What accelerate asks a model for: the layers that are spread one by one.
         scorer._no_split_modules = scorer.model.get_base_model()._no_split_modules
         warnings.filterwarnings(

@@ -32,6 +32,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import Complaint
 from pref_toolkit.training import processes
 from pref_toolkit.training.checkpoints import sha256, sync
 from pref_toolkit.training.scoring import Scorer, reference
@@ -45,7 +46,7 @@ AT_ONCE = 256
 """Examples between two writes: what a run that is stopped does not lose."""
 
 
-class StoreError(ValueError):
+class StoreError(Complaint):
     """A store that cannot be written, in one sentence."""
 
 

@@ -14,10 +14,10 @@ from tqdm import tqdm
 
 from pref_toolkit.data.batches import Batch, micro_batches, pack, separate
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import Complaint, ModelError
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import attention, layers
 from pref_toolkit.training.head import Head
-from pref_toolkit.training.models import ModelError
 
 ATTENDING = {"full_attention", "sliding_attention", "chunked_attention"}
 """Kinds of layers whose tokens meet in attention only. Others mix neighbours, which in a packed sequence may be strangers."""
@@ -90,7 +90,7 @@ class Scorer(nn.Module):
                 break
             self.obstacle = found
             if route != "auto":
-                raise ValueError(f"route {route!r} is not possible here: {found}")
+                raise Complaint(f"route {route!r} is not possible here: {found}")
         self.trimmed = self.route != "rows" and self._can_trim()
         if self.route != "rows":
             layers.adapters_in_place(self.model)

@@ -13,10 +13,11 @@ from pref_toolkit import train
 from pref_toolkit.cli import main
 from pref_toolkit.data import DataError
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.errors import ModelError, NotFiniteError
 from pref_toolkit.losses import METHODS
 from pref_toolkit.training import head, inputs, models
 from pref_toolkit.training.inputs import INPUTS, Inputs, mismatched
-from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable, with_adapters
+from pref_toolkit.training.models import tiny, trainable, with_adapters
 from pref_toolkit.training.references import readings_of
 from pref_toolkit.training.scoring import Scorer, reference
 

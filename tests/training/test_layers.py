@@ -10,8 +10,9 @@ from transformers import GraniteConfig, OPTConfig
 from transformers.models.llama.modeling_llama import LlamaMLP
 
 from pref_toolkit.data.batches import pack
+from pref_toolkit.errors import ModelError
 from pref_toolkit.training import layers
-from pref_toolkit.training.models import ModelError, trainable, with_adapters
+from pref_toolkit.training.models import trainable, with_adapters
 from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps
 
 

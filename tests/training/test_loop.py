@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from pref_toolkit import train
+from pref_toolkit.errors import ModelError, NotFiniteError
 from pref_toolkit.losses import METHODS
 from pref_toolkit.training import loop, models, processes, run
 from pref_toolkit.training.loop import Terminated
-from pref_toolkit.training.models import ModelError, NotFiniteError, tiny, trainable
+from pref_toolkit.training.models import tiny, trainable
 from pref_toolkit.training.scoring import Scorer
 
 # Policy = reference, a running mean of 0, a reward head of 0.
