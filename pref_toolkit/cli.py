@@ -1,31 +1,41 @@
 """The command line: ``pref-toolkit train | evaluate | generate | check-data | methods``.
 
 Exit codes: 0 done; 2 bad input or usage, said in one sentence; 3 training stopped because a value was not finite; 143 after
-SIGTERM, with a checkpoint saved. Nothing heavy is imported before a command needs it, so that ``--help`` answers at once.
+SIGTERM, 130 after Ctrl-C and 129 after SIGHUP, with a checkpoint saved. Nothing heavy is imported before a command needs it, so
+that ``--help`` answers at once.
 """
 
 from __future__ import annotations
 
+import logging
 import re
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import fields
 from difflib import get_close_matches
 from itertools import count
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentError, ArgumentParser, Namespace
 
-from pref_toolkit.errors import Complaint, NotFiniteError
+from pref_toolkit.errors import Complaint, NotFiniteError, Terminated
 from pref_toolkit.training.config import TrainConfig
+
+if TYPE_CHECKING:
+    from pref_toolkit.training.policy import Policy
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
     argv = [_underscored(argument) for argument in (sys.argv[1:] if argv is None else argv)]
+    with _spoken():
+        return _run(argv)
+
+
+def _run(argv: list[str]) -> int:
     known: list[str] = list(COMMANDS)
     try:
         parser, flags = build_parser(argv)
@@ -42,6 +52,26 @@ def main(argv: list[str] | None = None) -> int:
     except NotFiniteError as error:
         print(f"pref-toolkit: training stopped: {error}", file=sys.stderr)
         return 3
+    except Terminated as stopped:
+        print(f"pref-toolkit: {stopped}", file=sys.stderr)
+        return int(stopped.code or 0)
+    except KeyboardInterrupt:
+        print("pref-toolkit: interrupted; nothing was saved since the last checkpoint", file=sys.stderr)
+        return 130
+
+
+@contextmanager
+def _spoken() -> Iterator[None]:
+    """Inside, what the package logs is printed."""
+    logger, handler = logging.getLogger("pref_toolkit"), logging.StreamHandler(sys.stdout)
+    before = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
@@ -124,21 +154,20 @@ def train(arguments: Namespace) -> None:
 
     from pref_toolkit import report
     from pref_toolkit.losses import METHODS
-    from pref_toolkit.training import models, run
+    from pref_toolkit.training import run
     from pref_toolkit.training.loop import train as train_policy
 
     method = METHODS[arguments.method]
     hyperparameters = method.check(**{name: arguments[name] for name in method.hyperparameters})
     if arguments.model == "lab":
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it gains
-    model, tokenizer = models.load(arguments.model, precision=config.precision)
     data = arguments.data
     if data is None:
         from pref_toolkit import lab
 
         k = lab.defaults.RANKED.get(method.name, 2)
         data = lab.rows(lab.defaults.PAIRS, method.needs, k=k, seed=config.seed)
-    history = train_policy(model, tokenizer, data, arguments.method, config, **hyperparameters)
+    history = train_policy(arguments.model, None, data, arguments.method, config, **hyperparameters)
     processes = PartialState()
     processes.destroy_process_group()
     if not processes.is_main_process:
@@ -147,7 +176,7 @@ def train(arguments: Namespace) -> None:
     if arguments.model == "lab" and processes.num_processes == 1:
         from pref_toolkit import lab
 
-        judged = _judge(history.model, history.reward_head, tokenizer, config.seed)
+        judged = _judge(history.policy, config.seed)
         run.add(str(config.output), lab=judged)
         print(lab.describe(judged))
     print(f"report: {report.write(Path(str(config.output)))}")
@@ -155,46 +184,44 @@ def train(arguments: Namespace) -> None:
 
 def evaluate(arguments: Namespace) -> None:
     """Score a model on preferences, or a lab model by the gold reward."""
-    from pref_toolkit.training import models
+    from pref_toolkit.training.policy import Policy
 
-    model, tokenizer = models.load(arguments.model)
-    reward_head = models.load_reward_head(arguments.model, model)
+    policy = Policy.load(arguments.model)
     if arguments.data is None:
         from pref_toolkit import lab
 
-        if model.config._name_or_path != "lab":
+        if policy.model.config._name_or_path != "lab":
             raise Complaint("evaluate wants --data FILE for any model but one trained in the lab")
-        print(lab.describe(_judge(model, reward_head, tokenizer, arguments.seed)))
+        print(lab.describe(_judge(policy, arguments.seed)))
         return
     from pref_toolkit.data import prepare
-    from pref_toolkit.training.loop import evaluate as score
-    from pref_toolkit.training.scoring import Scorer
+    from pref_toolkit.training.trainer import evaluate as score
 
-    examples, findings = prepare(arguments.data, tokenizer, max_length=arguments.max_length)
+    examples, findings = prepare(arguments.data, policy.tokenizer, max_length=arguments.max_length)
     print(findings)
-    scorer = Scorer(model, arguments.max_length, reward_head=reward_head)
-    _print_table({arguments.model: score(scorer, examples, model.device)})
+    _print_table({arguments.model: score(policy, examples)})
 
 
-def _judge(model: Any, reward_head: Any, tokenizer: Any, seed: int) -> dict[str, Any]:
+def _judge(policy: Policy, seed: int) -> dict[str, Any]:
     """By the lab's gold reward: a policy by what it says, a reward model by what it picks of several samples."""
     from pref_toolkit import lab
 
-    if reward_head is None:
-        return lab.evaluate(model, tokenizer, seed=seed)
-    return lab.evaluate_best_of(model, reward_head, tokenizer, seed=seed)
+    if (head := policy.head()) is None:
+        return lab.evaluate(policy.model, policy.tokenizer, seed=seed)
+    return lab.evaluate_best_of(policy.model, head, policy.tokenizer, seed=seed)
 
 
 def generate(arguments: Namespace) -> None:
     """Sample answers to prompts."""
-    from pref_toolkit.training import generation, models
+    from pref_toolkit.training import generation
+    from pref_toolkit.training.policy import Policy
 
-    model, tokenizer = models.load(arguments.model)
-    if models.load_reward_head(arguments.model, model) is not None:
+    policy = Policy.load(arguments.model)
+    if policy.head() is not None:
         raise Complaint(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
     answers = generation.generate(
-        model,
-        tokenizer,
+        policy.model,
+        policy.tokenizer,
         arguments.prompt,
         max_new_tokens=arguments.max_new_tokens,
         temperature=arguments.temperature,
@@ -217,15 +244,11 @@ def check_data(arguments: Namespace) -> int:
     _, tokenizer = models.load(arguments.model)
     found = check(arguments.data, tokenizer, max_length=arguments.max_length)
     if method is not None:
-        import torch
-        from accelerate import Accelerator
+        from pref_toolkit.training.objective import Objective
 
-        from pref_toolkit.training.inputs import Inputs
-
-        inputs = Inputs(method, method.check(), Accelerator(cpu=not torch.cuda.is_available()))
         with suppress(DataError):  # no row is left, and the findings say why
             rows, _ = prepare(arguments.data, tokenizer, max_length=arguments.max_length, on_bad_row="skip")
-            inputs.fitting(rows, found, "skip")
+            Objective.of(method.name).accept(rows, found, "skip")
     for finding in found.findings:
         print(finding)
     print(str(found) or "no fault found")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from signal import Signals
+
 
 class Complaint(ValueError):
     """What a user asked for cannot be done. One sentence: what is wrong, where, and what to do.
@@ -20,3 +22,27 @@ class ModelError(Complaint):
 
 class NotFiniteError(ArithmeticError):
     """A weight, loss or gradient that is not finite: training has to stop. The command line returns 3."""
+
+
+class Terminated(SystemExit):
+    """A signal told the run to stop; a checkpoint was saved if the run has a directory.
+
+    The exit code is 128 + the signal's number, as a shell gives it: 143 for SIGTERM, 130 for Ctrl-C, 129 for SIGHUP.
+
+    Args:
+        step: updates done.
+        number: of the signal.
+        output: directory of the run, or None.
+    """
+
+    def __init__(self, step: int, number: int, output: str | None) -> None:
+        super().__init__(128 + number)
+        self.step, self.number, self.output = step, number, output
+
+    def __str__(self) -> str:
+        kept = (
+            f"continue it with --output {self.output} --resume"
+            if self.output
+            else "it has no output, so nothing is kept"
+        )
+        return f"stopped by {Signals(self.number).name} after {self.step} updates; {kept}"

@@ -17,9 +17,13 @@ from pref_toolkit.lab import shipped
 from pref_toolkit.lab.language import answer, gold, politeness, prompts, said_in_every_style
 from pref_toolkit.lab.reward_kl import frontier
 from pref_toolkit.training.generation import sample
-from pref_toolkit.training.scoring import Scorer, evaluation, logps, rewards
+from pref_toolkit.training.layers import adapters_in_place, patched
+from pref_toolkit.training.modes import evaluation
+from pref_toolkit.training.routes import device_of
+from pref_toolkit.training.scoring import Scorer, logps
 
 PROMPTS_AT_ONCE = 128
+TOKENS_AT_ONCE = 8192
 
 
 def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, Any]:
@@ -70,7 +74,9 @@ def evaluate_best_of(
     candidates = [Encoded(p, said[i * of : (i + 1) * of], where=asked[i]) for i, p in enumerate(prompt_ids)]
     longest = max(len(e.prompt) + len(r) for e in candidates for r in e.responses) + 1
     scorer = Scorer(model, longest, reward_head=reward_head)
-    best = rewards(scorer, candidates, next(model.parameters()).device, 8192, "candidates").argmax(1).tolist()
+    parts = [scorer.collate(part).to(device_of(model)) for part in scorer.parts(candidates, TOKENS_AT_ONCE)]
+    with evaluation(model):
+        best = torch.cat([scorer(part, ["rewards"])["rewards"] for part in parts]).argmax(1).tolist()
     after = [e.responses[i] for e, i in zip(candidates, best)]
     return _judged(supervised, tokenizer, asked, before, after, math.log(of) - (of - 1) / of) | {"kl_error": None}
 
@@ -132,12 +138,10 @@ def chances_of_being_right(model: Any, tokenizer: Any, asked: list[str]) -> list
 
 def _sums(model: Any, examples: list[Encoded]) -> Tensor:
     """``(B, K)`` log-probabilities of responses in nats. In padded rows: nothing is faster for texts this short."""
-    longest = max(len(e.prompt) + len(r) for e in examples for r in e.responses)
-    scorer = Scorer(model, longest, route="rows")
-    device = next(model.parameters()).device
+    scorer = Scorer(model, route="rows")
     parts = [examples[i : i + PROMPTS_AT_ONCE] for i in range(0, len(examples), PROMPTS_AT_ONCE)]
-    with evaluation(model):
-        return torch.cat([logps(scorer, scorer.collate(part).to(device)).sums for part in parts])
+    with evaluation(model), patched(adapters_in_place(model)):
+        return torch.cat([logps(scorer, scorer.collate(part).to(device_of(model))).sums for part in parts])
 
 
 def _described(texts: list[str], rewards: list[float], ids: list[list[int]]) -> dict[str, Any]:

@@ -18,7 +18,8 @@ from tqdm import tqdm
 
 from pref_toolkit.lab import defaults, evaluation, sampling, shipped
 from pref_toolkit.training.config import TrainConfig
-from pref_toolkit.training.loop import History, train
+from pref_toolkit.training.loop import train
+from pref_toolkit.training.run import History
 
 SEEDS = (0, 1)
 GRID: dict[str, list[dict[str, float]]] = {

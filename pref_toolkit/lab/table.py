@@ -21,11 +21,10 @@ import torch
 from tqdm import tqdm
 
 from pref_toolkit.data import prepare
+from pref_toolkit.errors import NotFiniteError
 from pref_toolkit.lab import defaults, sampling, shipped
 from pref_toolkit.lab.sweep import provenance, train_and_judge
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training.models import NotFiniteError
-from pref_toolkit.training.scoring import Scorer, score
 
 FILE = Path(__file__).with_name("table.json")
 TRIAL_SEED, SEEDS = 0, (1, 2, 3)
@@ -109,8 +108,7 @@ def one_run(method: str, setting: dict[str, Any], seed: int) -> dict[str, Any]:
     if history.reward_head is None:
         _, tokenizer = shipped.load()
         examples, _ = prepare(held_out, tokenizer, max_length=defaults.TRAINING["max_length"])
-        scorer = Scorer(history.model, defaults.TRAINING["max_length"])
-        policy, reference = score(scorer, examples, next(history.model.parameters()).device, 8192)
+        policy, reference = (history.policy.logps(examples, view=view) for view in ("policy", "start"))
         change = (policy.sums - reference.sums).mean(0).tolist()
         displaced = {"chosen_change": change[0], "rejected_change": change[1]}
     return measured | displaced | {"setting": setting, "loss": history.steps[-1]["loss"]}

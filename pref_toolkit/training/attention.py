@@ -11,7 +11,8 @@ through the model's forward as the keyword ``attend`` to what is registered with
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
 from typing import Any
@@ -19,17 +20,31 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from pref_toolkit.data.batches import Segments
+from pref_toolkit.training.protocols import CausalLM
 
 SEGMENTS = "pref_toolkit_segments"
 
 Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
 Way = Callable[[Segments, torch.device], Attend]
+
+
+@contextmanager
+def packed(model: CausalLM) -> Iterator[None]:
+    """Inside, the layers of the model attend by :func:`segment_attention`; afterwards as they did before."""
+    parts = [module for module in model.modules() if isinstance(module, PreTrainedModel)]
+    before = [(part.config, part.config._attn_implementation) for part in parts]
+    model.set_attn_implementation(SEGMENTS)
+    try:
+        yield
+    finally:
+        for config, name in before:
+            config._attn_implementation = name
 
 
 def segment_attention(

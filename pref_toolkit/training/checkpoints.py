@@ -1,14 +1,12 @@
 """A checkpoint exists only when it is whole: written aside, synced, listed in a manifest, renamed, verified.
 
-``DIR/step-00000100/`` holds ``adapter.safetensors, optimizer.safetensors, rng.safetensors`` and, last, ``manifest.json``
-with the step, the size and SHA-256 of each file, and the identity of everything that makes the run what it is.
+``DIR/step-00000100/`` holds a safetensors file for each part of the run, ``policy`` and ``trainer`` say, one for torch's random
+state, and, last, ``manifest.json`` with the step, the size and SHA-256 of each file, and the run's identity.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,8 +17,11 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from pref_toolkit.errors import Complaint
+from pref_toolkit.training.files import PARTIAL, remove, sha256, whole
 
 MANIFEST = "manifest.json"
+UNREADABLE = (OSError, ValueError, KeyError, TypeError)
+"""What reading a damaged checkpoint may raise."""
 
 
 class CheckpointError(Complaint):
@@ -31,7 +32,7 @@ class CheckpointError(Complaint):
 class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
-    """By file: ``adapter``, ``optimizer``, ``rng``, and ``inputs`` where a loss reads what was seen so far."""
+    """By file: one for each part of the run, and ``rng``."""
     identity: dict[str, Any]
     skipped: list[str]
     """Newer directories that did not verify, with the reason."""
@@ -49,30 +50,24 @@ def save(
     final = directory / f"step-{step:08d}"
     if final.exists():
         try:
-            _read(final)
+            read(final)
             return final
-        except (OSError, ValueError, KeyError, TypeError):
+        except UNREADABLE:
             shutil.rmtree(final)
-    partial = directory / f".partial-{step:08d}-{os.getpid()}"
-    for leftover in directory.glob(".partial-*"):
-        shutil.rmtree(leftover)
+    for leftover in directory.glob(f"{PARTIAL}*"):
+        remove(leftover)
     try:
-        partial.mkdir()
-        listed = {}
-        for name, content in tensors.items():
-            path = partial / f"{name}.safetensors"
-            save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, path)
-            sync(path)
-            listed[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
-        manifest = {"step": step, "files": listed, "identity": identity}
-        (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
-        sync(partial / MANIFEST)
-        sync(partial)
-        _read(partial)
-        os.rename(partial, final)
-        sync(directory)
+        with whole(final) as partial:
+            partial.mkdir()
+            listed = {}
+            for name, content in tensors.items():
+                path = partial / f"{name}.safetensors"
+                save_file({k: v.detach().cpu().contiguous() for k, v in content.items()}, path)
+                listed[path.name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+            manifest = {"step": step, "files": listed, "identity": identity}
+            (partial / MANIFEST).write_text(json.dumps(manifest, indent=1, sort_keys=True))
+            read(partial)
     except Exception as error:  # safetensors has an error type of its own for a full disk
-        shutil.rmtree(partial, ignore_errors=True)
         size = sum(v.numel() * v.element_size() for content in tensors.values() for v in content.values())
         free = shutil.disk_usage(directory).free
         raise CheckpointError(
@@ -88,8 +83,8 @@ def newest(directory: Path) -> Checkpoint | None:
     skipped: list[str] = []
     for path in _newest_first(directory):
         try:
-            return _read(path, skipped)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return read(path, skipped)
+        except UNREADABLE as error:
             skipped.append(f"{path.name}: {error}")
     if skipped:
         raise CheckpointError(f"no checkpoint in {directory} is whole: " + "; ".join(skipped))
@@ -102,7 +97,12 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]
 
 
-def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
+def read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
+    """A checkpoint, checked against its manifest.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: :data:`UNREADABLE`, if it is not whole.
+    """
     try:
         manifest = json.loads((path / MANIFEST).read_text())
     except ValueError as error:
@@ -120,19 +120,6 @@ def _read(path: Path, skipped: list[str] | None = None) -> Checkpoint:
 
 def _newest_first(directory: Path) -> list[Path]:
     return sorted(directory.glob("step-*"), reverse=True)
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def rng_state() -> dict[str, Tensor]:

@@ -33,7 +33,8 @@ class TrainConfig:
         sample_tokens: longest such answer, in tokens.
         save_every: updates between checkpoints.
         keep: newest checkpoints to keep.
-        route: how responses are scored, see :class:`~pref_toolkit.training.scoring.Scorer`; ``rows`` is the plain way.
+        reference: ``start``, the policy as it was handed over, with the adapter it may have; or ``base``, without any adapter.
+        route: how responses are scored, see :mod:`pref_toolkit.training.routes`; ``rows`` is the plain one.
         gradient_checkpointing: run each layer again in the backward rather than keep what it computed: less memory, more time.
         precision: of the frozen weights; ``auto`` is bfloat16 on a GPU that has it and float32 elsewhere.
         reference_store: directory that keeps the reference's log-probabilities from run to run: each example is scored once for
@@ -62,6 +63,7 @@ class TrainConfig:
     sample_tokens: int = 64
     save_every: int = 100
     keep: int = 2
+    reference: Literal["start", "base"] = "start"
     route: Literal["auto", "segments", "mask", "rows"] = "auto"
     gradient_checkpointing: bool = False
     precision: Literal["auto", "float32", "bfloat16"] = "auto"
@@ -92,3 +94,11 @@ class TrainConfig:
             raise Complaint(f"max_steps must be at least 1, got {self.max_steps!r}")
         if self.resume and self.output is None:
             raise Complaint("resume needs output: the directory of the run to continue")
+
+    def rate(self, step: int) -> float:
+        """The learning rate of an update: linear warm-up, then constant."""
+        return self.learning_rate * min(1.0, (step + 1) / max(1, self.warmup_steps))
+
+    def total(self, examples: int) -> int:
+        """Updates in the run: ``max_steps``, or those of ``epochs`` passes over so many examples, at least 1."""
+        return self.max_steps or max(1, round(self.epochs * examples / self.batch_size))

@@ -7,18 +7,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from peft import PeftModel
+from torch import Tensor
 from tqdm import tqdm
 from transformers import GenerationConfig
 
 from pref_toolkit.data import encode_prompt
 from pref_toolkit.errors import Complaint, NotFiniteError
-from pref_toolkit.training.scoring import evaluation
+from pref_toolkit.training import layers
+from pref_toolkit.training.modes import base_of, evaluation
+from pref_toolkit.training.protocols import Adapted, CausalLM, Tokenizer
 
 
 def sample(
-    model: Any,
-    tokenizer: Any,
+    model: CausalLM | Adapted,
+    tokenizer: Tokenizer,
     prompts: Sequence[list[int]],
     *,
     max_new_tokens: int,
@@ -51,7 +53,7 @@ def sample(
         raise Complaint(f"max_new_tokens must be at least 1, got {max_new_tokens!r}")
     if not 0 <= temperature < float("inf"):
         raise Complaint(f"temperature must be a finite number >= 0, got {temperature!r}")
-    base: Any = model.get_base_model() if isinstance(model, PeftModel) else model  # holds the adapters too
+    base = base_of(model)  # holds the adapters too
     eos = tokenizer.eos_token_id
     ends = sorted({eos, *_ids(base.generation_config.eos_token_id)})
     device = next(model.parameters()).device
@@ -60,28 +62,31 @@ def sample(
     )
     if temperature > 0:
         settings.update(temperature=temperature, top_k=0, top_p=1.0)
-    responses: list[list[int]] = []
-    starts = range(0, len(prompts), batch_size)
+    groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
-    with evaluation(model), _generation_config(base, settings), random_state:
+    cheaper = layers.patched(layers.adapters_in_place(model))
+    with evaluation(model), _generation_config(base, settings), cheaper, random_state:
         torch.manual_seed(seed)
-        for start in tqdm(starts, desc="samples", leave=False, disable=len(starts) < 2):
-            group = prompts[start : start + batch_size]
-            width = max(map(len, group))
-            ids = torch.tensor([[eos] * (width - len(p)) + p for p in group], device=device)
-            seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in group], device=device)
-            try:
-                out = base.generate(input_ids=ids, attention_mask=seen)
-            except RuntimeError as error:
-                if "probability tensor" not in str(error):
-                    raise
-                raise NotFiniteError("the probabilities of the next token are not finite") from None
-            responses += [_until(row, ends) for row in out[:, width:].tolist()]
-    return responses
+        bar = tqdm(groups, desc="samples", leave=False, disable=len(groups) < 2)
+        return [_until(row, ends) for group in bar for row in _continued(base, group, eos, device)]
+
+
+def _continued(model: CausalLM, prompts: Sequence[list[int]], padding: int, device: torch.device) -> list[list[int]]:
+    """What the model writes behind each prompt; the prompts are padded on the left."""
+    width = max(map(len, prompts))
+    ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=device)
+    seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    try:
+        out: Tensor = model.generate(input_ids=ids, attention_mask=seen)
+    except RuntimeError as error:
+        if "probability tensor" not in str(error):
+            raise
+        raise NotFiniteError("the probabilities of the next token are not finite") from None
+    return out[:, width:].tolist()
 
 
 @contextmanager
-def _generation_config(model: Any, settings: GenerationConfig) -> Iterator[None]:
+def _generation_config(model: CausalLM, settings: GenerationConfig) -> Iterator[None]:
     """Inside, the model's own settings are replaced: those handed to ``generate`` would be completed by them."""
     before, model.generation_config = model.generation_config, settings
     try:
@@ -99,7 +104,7 @@ def _until(ids: list[int], ends: list[int]) -> list[int]:
     return next((ids[: i + 1] for i, token in enumerate(ids) if token in ends), ids)
 
 
-def generate(model: Any, tokenizer: Any, prompts: Sequence[Any], **settings: Any) -> list[str]:
+def generate(model: CausalLM | Adapted, tokenizer: Tokenizer, prompts: Sequence[Any], **settings: Any) -> list[str]:
     """Answers as text to prompts as text or chat messages; settings as in :func:`sample`."""
     ids = [encode_prompt(tokenizer, prompt) for prompt in prompts]
     responses = sample(model, tokenizer, ids, **settings)

@@ -1,8 +1,13 @@
-"""How layers are run: adapters in place, gates made again, the last layer where it is read, all again where memory is short."""
+"""Cheaper forward passes for decoder layers: LoRA added in place, MLP gates recomputed in the backward, the last layer run at
+scored positions only, and, on request, whole layers recomputed.
+
+Each function returns patches, module -> forward, and changes nothing. :func:`patched` applies them for a while.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from types import MethodType
 from typing import Any
@@ -14,47 +19,67 @@ from torch.utils.checkpoint import checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from pref_toolkit.errors import ModelError
+from pref_toolkit.training.protocols import Call, CausalLM, Module
+
+Patches = Mapping[nn.Module, Call]
+"""By module, the forward it has while the patches are applied."""
 
 PARTS = {"input_layernorm", "self_attn", "post_attention_layernorm", "mlp"}
-"""What a layer is made of that :func:`scored_only` knows how to run: Llama, Mistral, Qwen, Gemma and their like."""
+"""The children of a layer that :func:`scored_only` can run: Llama, Mistral, Qwen, Gemma and similar models."""
+GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+"""The children of a gated MLP."""
 
 
-def last_layer(base: Any) -> Any | None:
-    """The last decoder layer if it has the parts of Llama's, or None."""
+@contextmanager
+def patched(patches: Patches) -> Iterator[None]:
+    """Inside, each module runs its patch. Afterwards each runs what it ran before."""
+    before = {module: module.__dict__.get("forward") for module in patches}
+    for module, forward in patches.items():
+        module.__dict__["forward"] = forward
+    try:
+        yield
+    finally:
+        for module, own in before.items():
+            if own is None:
+                module.__dict__.pop("forward", None)
+            else:
+                module.__dict__["forward"] = own
+
+
+def last_layer(base: CausalLM) -> nn.Module | None:
+    """The last decoder layer if it has the children of a Llama layer, or None."""
     layers: Any = getattr(base.base_model, "layers", None)
     known = isinstance(layers, nn.ModuleList) and {name for name, _ in layers[-1].named_children()} == PARTS
     return layers[-1] if known else None
 
 
-def scored_only(layer: Any) -> None:
-    """From now on, the keyword ``kept`` of the model's forward names the positions that the layer answers for, in its order.
+def scored_only(layer: nn.Module) -> Patches:
+    """A forward that, called with ``kept=positions``, returns hidden states for those positions only, in that order.
 
-    Other positions are but keys and values to it. Attention sees all of them; what follows is done for ``kept`` alone. An
-    architecture may have the parts and combine them in another way: compare.
+    All positions give keys and values; the rest of the layer runs for ``kept`` alone. An architecture may have the same
+    children and combine them in another way: compare before use.
     """
 
-    def forward(self: Any, hidden_states: Tensor, *args: Any, kept: Tensor | None = None, **kwargs: Any) -> Any:
+    def forward(self: Any, hidden_states: Tensor, *args: object, kept: Tensor | None = None, **kwargs: object) -> Any:
         if kept is None:
             return type(self).forward(self, hidden_states, *args, **kwargs)
         attended, _ = self.self_attn(hidden_states=self.input_layernorm(hidden_states), **kwargs)
         hidden_states = hidden_states[:, kept] + attended[:, kept]
         return hidden_states + self.mlp(self.post_attention_layernorm(hidden_states))
 
-    layer.forward = MethodType(forward, layer)
+    return {layer: MethodType(forward, layer)}
 
 
-def adapters_in_place(model: nn.Module) -> None:
-    """From now on, the product of an adapter is added to that of its layer in one pass, and in the layer's own precision.
+def adapters_in_place(model: Module) -> Patches:
+    """LoRA layers that add the adapter's product to the layer's output in one pass, in the precision of the layer.
 
-    peft makes it, scales it and adds it: three tensors more, as large as the layer's output, and in float32 where its adapters
-    are. What is not one plain adapter on a layer it goes about as before.
+    peft computes the product, scales it and adds it: three more tensors as large as the layer's output, in float32 where the
+    adapters are. A layer with anything but one plain adapter is left to peft.
     """
-    for layer in model.modules():
-        if type(layer) is LoraLinear:
-            layer.forward = MethodType(_in_place, layer)  # type: ignore[method-assign]
+    return {layer: MethodType(_in_place, layer) for layer in model.modules() if type(layer) is LoraLinear}
 
 
-def _in_place(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+def _in_place(self: Any, x: Tensor, *args: object, **kwargs: object) -> Tensor:
     names = [name for name in self.active_adapters if name in self.lora_A]
     plain = len(names) == 1 and self.lora_B[names[0]].bias is None and not self.lora_variant
     if self.disable_adapters or self.merged or not plain or args or kwargs:
@@ -69,25 +94,14 @@ def _in_place(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
     return out.view(*x.shape[:-1], -1)
 
 
-GATED = {"gate_proj", "up_proj", "down_proj", "act_fn"}
+def gates_recomputed(model: Module) -> Patches:
+    """Gated MLPs that keep the gate's inputs for the backward and recompute its output there.
 
-
-def gates_again(model: nn.Module) -> None:
-    """From now on, a gated MLP keeps what enters its gate, and makes again on the way back what comes of it.
-
-    That is one less of four tensors as wide as the MLP, for a pass over two of them. A module may have the parts of Llama's MLP
-    and combine them in another way: compare.
+    One fewer of four tensors as wide as the MLP is kept, for one more pass over two of them. A module may have the children
+    of a Llama MLP and combine them in another way: compare before use.
     """
-    for mlp in model.modules():
-        if {name for name, _ in mlp.named_children()} == GATED:
-            mlp.forward = MethodType(_gated, mlp)  # type: ignore[method-assign]
-
-
-def gates_kept(model: nn.Module) -> None:
-    """:func:`gates_again` undone."""
-    for mlp in model.modules():
-        if {name for name, _ in mlp.named_children()} == GATED:
-            mlp.__dict__.pop("forward", None)
+    gated = (module for module in model.modules() if {name for name, _ in module.named_children()} == GATED)
+    return {mlp: MethodType(_gated, mlp) for mlp in gated}
 
 
 def _gated(self: Any, x: Tensor) -> Tensor:
@@ -104,29 +118,25 @@ def _gated(self: Any, x: Tensor) -> Tensor:
     return result
 
 
-def recompute(model: nn.Module) -> None:
-    """From now on, layers keep their inputs only, and are run again in the backward with the dropout they had.
+def recomputed(model: Module, inside: Patches) -> Patches:
+    """Layers that keep their inputs only and run again in the backward, with the dropout they had.
 
-    The library's own switch works in training mode only, in which some architectures drop out inside the layer itself.
+    The library's own switch works in training mode only, and in that mode some architectures drop out inside the layer.
+
+    Args:
+        model: whose layers.
+        inside: patches that some of these layers have already; they are recomputed with them.
 
     Raises:
-        ModelError: if the model has no layers known as such.
+        ModelError: if the model has no decoder layers of the library's kind.
     """
     layers = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
     if not layers:
         raise ModelError(f"gradient_checkpointing: no decoder layers found in a {type(model).__name__}; leave it off")
-    for layer in layers:
-        layer.forward = partial(_recomputed, layer.forward)  # type: ignore[method-assign]
+    return {layer: partial(_recomputed, inside.get(layer, layer.forward)) for layer in layers}
 
 
-def keep(model: nn.Module) -> None:
-    """Layers keep what they compute again: :func:`recompute` undone, if an earlier scorer of the model asked for it."""
-    for module in model.modules():
-        if isinstance(module.forward, partial) and module.forward.func is _recomputed:
-            module.forward = module.forward.args[0]  # type: ignore[method-assign]
-
-
-def _recomputed(forward: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def _recomputed(forward: Call, *args: Any, **kwargs: Any) -> Any:
     if not torch.is_grad_enabled():
         return forward(*args, **kwargs)
     return checkpoint(forward, *args, use_reentrant=False, **kwargs)

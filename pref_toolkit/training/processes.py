@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from accelerate import Accelerator
@@ -19,6 +19,10 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint, NotFiniteError
+from pref_toolkit.training.modes import base_of
+from pref_toolkit.training.scoring import Scorer
+
+Item = TypeVar("Item")
 
 
 def sharded(accelerator: Accelerator) -> bool:
@@ -26,50 +30,62 @@ def sharded(accelerator: Accelerator) -> bool:
     return accelerator.distributed_type == DistributedType.FSDP
 
 
-def prepared(accelerator: Accelerator, scorer: Any, optimizer: Any) -> tuple[Any, Any]:
-    """The scorer and optimizer on this process's device, the weights spread over the processes if accelerate was told so."""
+def devices(**settings: Any) -> Accelerator:
+    """The devices of this process: a CUDA GPU, or the CPU.
+
+    Without ``cpu``, accelerate takes several processes without a GPU for as many single ones, and Apple's GPU, which has no
+    float64, for one to train on.
+    """
+    return Accelerator(cpu=not torch.cuda.is_available(), **settings)
+
+
+def prepared(accelerator: Accelerator, scorer: Scorer) -> Scorer:
+    """The scorer on this process's device, the weights spread over the processes if accelerate was told so."""
     if sharded(accelerator):
         if not accelerator.is_fsdp2:
             raise Complaint("FSDP wants version 2: set fsdp_version: 2 in accelerate's configuration")
-        # What accelerate asks a model for: the layers that are spread one by one.
-        scorer._no_split_modules = scorer.model.get_base_model()._no_split_modules
+        # accelerate asks the model for the layers that are spread one by one, and wants an optimizer of its parameters.
+        layers = getattr(base_of(scorer.model), "_no_split_modules", None)
+        scorer._no_split_modules = layers  # type: ignore[assignment]  # torch takes it for a module
         warnings.filterwarnings(
             "ignore", message="FSDP2-wrapped module .* returned a view"
         )  # and nobody writes into it
-        scorer, optimizer = accelerator.prepare(scorer, optimizer)
+        scorer, _ = accelerator.prepare(scorer, torch.optim.SGD([p for p in scorer.parameters() if p.requires_grad]))
         first = scorer.collate([Encoded([0], [[0]], where="first")]).to(accelerator.device)
         with torch.no_grad():
             scorer(first)  # the first forward says which module is the outermost
-        scorer.reshard()  # and leaves its weights whole; those to train are the parts
-        return scorer, optimizer
+        scorer.reshard()  # type: ignore[operator]  # and leaves its weights whole; those to train are the parts
+        return scorer
     # Gradients are added up in `add_gradients`, so no wrapper that does it.
-    return accelerator.prepare_model(scorer, evaluation_mode=True), accelerator.prepare(optimizer)
+    return accelerator.prepare_model(scorer, evaluation_mode=True)
 
 
-def everyones(accelerator: Accelerator, mine: list[Any]) -> list[Any]:
+def all_gather(accelerator: Accelerator, mine: list[Item]) -> list[Item]:
     """The lists of all processes, one behind the other."""
     return gather_object(mine) if accelerator.num_processes > 1 else mine
 
 
-def agreed(accelerator: Accelerator, work: Callable[[], Any]) -> Any:
-    """The result of work that waits for no other process; where it fails in one, for memory or a value, it fails in all."""
+def agreed(accelerator: Accelerator, work: Callable[[], Item]) -> Item:
+    """Run ``work``, which must not communicate. If it runs out of memory or meets a value that is not finite in one process,
+    raise the same error in all.
+    """
     if accelerator.num_processes == 1 or sharded(accelerator):
         return work()
-    failure = result = None
+    failure = None
     try:
         result = work()
     except (torch.cuda.OutOfMemoryError, NotFiniteError) as error:
         failure = type(error), str(error)
-    if failures := [f for f in everyones(accelerator, [failure]) if f is not None]:
+    if failures := [f for f in all_gather(accelerator, [failure]) if f is not None]:
         kind, message = failures[0]
         raise kind(message)
     return result
 
 
-def shares(
-    accelerator: Accelerator, scorer: Any, examples: Sequence[Encoded], forward_tokens: int
+def own_micro_batches(
+    accelerator: Accelerator, scorer: Scorer, examples: Sequence[Encoded], forward_tokens: int
 ) -> tuple[list[list[Encoded]], list[list[Encoded]]]:
-    """This process's share of the examples in forwards, and the forwards it makes for the others' sake only."""
+    """The micro-batches this process scores, and the idle ones it runs so that, under FSDP, all run equally many forwards."""
     number = accelerator.num_processes
     parts = [scorer.parts(examples[place::number], forward_tokens) for place in range(number)]
     mine = parts[accelerator.process_index]
@@ -77,7 +93,7 @@ def shares(
     return mine, [list(examples[:1])] * missing
 
 
-def divisible(accelerator: Accelerator, scorer: Any, examples: Sequence[Encoded], forward_tokens: int) -> bool:
+def divisible(accelerator: Accelerator, scorer: Scorer, examples: Sequence[Encoded], forward_tokens: int) -> bool:
     """Whether smaller forwards could do with less memory.
 
     Processes that hold parts of the weights wait for each other inside a forward: there, none can go back and try again.
@@ -97,20 +113,20 @@ def add_gradients(accelerator: Accelerator, weights: Iterable[Tensor]) -> None:
         gradient.copy_(total.view_as(gradient))
 
 
-def whole(value: Tensor) -> Tensor:
-    """A weight as every process sees it; all of them must ask."""
+def full(value: Tensor) -> Tensor:
+    """The full tensor of a weight of which each process may hold a part; all processes must ask."""
     return value.full_tensor() if isinstance(value, DTensor) else value
 
 
 def spread_like(value: Tensor, weight: Tensor) -> Tensor:
-    """This process's part of a whole tensor, laid out as the weight is."""
+    """This process's part of a full tensor, laid out as the weight is."""
     if isinstance(weight, DTensor):
         return distribute_tensor(value.to(weight.device), weight.device_mesh, weight.placements)
     return value.to(weight.device)
 
 
 @contextmanager
-def gathered(scorer: nn.Module) -> Iterator[None]:
+def gathered(scorer: nn.Module | None) -> Iterator[None]:
     """Inside, the scorer's model can be called without the scorer: weights outside the layers are whole in each process."""
     unshard = getattr(scorer, "unshard", None)
     if unshard is None:
@@ -120,4 +136,4 @@ def gathered(scorer: nn.Module) -> Iterator[None]:
     try:
         yield
     finally:
-        scorer.reshard()  # type: ignore[operator]  # beside unshard
+        scorer.reshard()  # type: ignore[union-attr,operator]  # beside unshard

@@ -1,4 +1,4 @@
-"""What the frozen reference says of the examples, computed once and kept on disk.
+"""The reference's log-probabilities of the examples, computed once and kept on disk.
 
 The second epoch, method or hyperparameter then needs no forward of the reference. In one epoch of one run it saves nothing:
 each example is scored once either way. What is kept are a few numbers for each response. A method that reads the reference's
@@ -9,41 +9,44 @@ readings of all responses in a row. A file's name is the hash of its content, so
 for a whole. ``IDENTITY`` is a hash of everything besides the token ids that changes the numbers, which the file states too.
 Tokenizer, template and the cutting of long rows change the numbers by changing the ids, and only so.
 
-A file that is being written has a name that begins with a dot and that no other process takes, on whatever machine. What a
-killed process leaves of that kind is never read; nothing tells it from a file at work, so delete it while no run is writing.
+Files being written start with a dot and have a unique name. A killed process leaves such a file behind; it is never read.
+Delete it when no run is active: nothing else distinguishes it from one in progress.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import torch
-from accelerate import Accelerator
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
+from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint
 from pref_toolkit.training import processes
-from pref_toolkit.training.checkpoints import sha256, sync
-from pref_toolkit.training.scoring import Scorer, reference
+from pref_toolkit.training.files import sha256, whole
+from pref_toolkit.training.modes import base_of
+from pref_toolkit.training.policy import Policy, View
+
+logger = logging.getLogger(__name__)
 
 Readings = dict[bytes, dict[str, Tensor]]
-"""By example, by name of the reading: ``(K,)``, on the CPU, each with storage of its own: a view would be sent to other
-processes with all that it is a view of."""
-KEPT = {"sums", "heads", "entropies"}
+"""By :func:`key` of the example, by name of the reading: ``(K,)``, on the CPU. Each tensor owns its storage: a slice would be
+sent to other processes with the whole tensor behind it."""
+KEPT = {"sums", "first_sums", "entropies"}
 """The readings of :data:`~pref_toolkit.training.scoring.READINGS` that are one number for each response."""
 AT_ONCE = 256
-"""Examples between two writes: what a run that is stopped does not lose."""
+"""Examples between two writes to the store."""
 
 
 class StoreError(Complaint):
@@ -55,25 +58,25 @@ def key(example: Encoded) -> bytes:
     return hashlib.sha256(json.dumps([example.prompt, example.responses]).encode()).digest()
 
 
-def identity(scorer: Scorer, fingerprint: str, accelerator: Accelerator) -> dict[str, Any]:
-    """Everything that changes what the reference says of given token ids; ``fingerprint`` is that of its weights."""
-    base = scorer.model.get_base_model()
+def identity(policy: Policy, view: View) -> dict[str, Any]:
+    """Everything that changes the readings of a view for given token ids."""
+    base: Any = base_of(policy.model)
     package = Path(__file__).parents[1]
     code = hashlib.sha256()
     for path in sorted([*package.glob("training/*.py"), *package.glob("data/*.py")]):
         code.update(path.read_bytes())
     backends: Any = torch.backends
     return {
-        "weights": fingerprint,
+        "weights": policy.fingerprint(view),
         "architecture": type(base).__name__,
         "config": {name: str(v) for name, v in base.config.to_dict().items() if name != "_name_or_path"},
         "precision": sorted({str(p.dtype) for name, p in base.named_parameters() if "lora_" not in name}),
-        "mixed precision": accelerator.mixed_precision,
+        "mixed precision": policy.devices.mixed_precision,
         # Not `get_float32_matmul_precision`, which fails where one of these was set by itself.
         "matmul precision": [place.matmul.fp32_precision for place in (backends.cuda, backends.mkldnn)],
-        "route": scorer.route,
-        "attention": [base.config._attn_implementation, scorer.way],
-        "device": torch.cuda.get_device_name(accelerator.device) if accelerator.device.type == "cuda" else "cpu",
+        "route": policy.scorer().route,
+        "attention": [base.config._attn_implementation, policy.scorer().way],
+        "device": torch.cuda.get_device_name(policy.device) if policy.device.type == "cuda" else "cpu",
         "code": code.hexdigest(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},
     }
@@ -108,10 +111,12 @@ class Store:
                     values = {n: file.get_tensor(n).split(counts) for n in {*names} & {*file.keys()}}
                     keys = file.get_tensor("keys").numpy()
             except OSError as error:
-                print(f"stored reference {path} cannot be read and is computed again: {error.strerror or error}")
+                logger.warning(
+                    "stored reference %s cannot be read and is computed again: %s", path, error.strerror or error
+                )
                 continue
             except (ValueError, KeyError, RuntimeError, SafetensorError) as error:
-                print(f"stored reference {path} is computed again: {error}")
+                logger.warning("stored reference %s is computed again: %s", path, error)
                 with suppress(OSError):
                     path.unlink()
                 continue
@@ -130,66 +135,83 @@ class Store:
         tensors = {name: torch.cat([r[name] for r in readings.values()]) for name in names}
         tensors["counts"] = torch.tensor([len(next(iter(r.values()))) for r in readings.values()])
         tensors["keys"] = torch.tensor([list(k) for k in readings], dtype=torch.uint8)
-        # Not the number of a process, which machines or containers may share.
-        partial = self.directory / f".partial-{uuid4().hex}"
+        content = save(tensors, metadata={"identity": self.facts})
+        path = self.directory / f"{hashlib.sha256(content).hexdigest()}.safetensors"
         try:
             self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(tensors, partial, metadata={"identity": self.facts})
-            sync(partial)
-            partial.rename(self.directory / f"{sha256(partial)}.safetensors")
-            sync(self.directory)
-        except (OSError, SafetensorError) as error:
-            with suppress(OSError):
-                partial.unlink()
+            with whole(path) as partial:
+                partial.write_bytes(content)
+        except OSError as error:
             raise StoreError(f"the reference could not be stored in {self.directory}: {error}") from error
 
 
-def readings_of(
-    scorer: Scorer,
-    examples: Sequence[Encoded],
-    names: Sequence[str],
-    accelerator: Accelerator,
-    forward_tokens: int,
-    store: Store | None = None,
-    stop: Sequence[int] = (),
-) -> Readings:
-    """What the reference says of the examples: from the store where it knows them, else from the model, and then stored.
+class Reference:
+    """A view of the policy as the reference of an objective: its readings, from a forward or kept.
 
-    Each process scores its share; the main one reads and writes.
-
-    Raises:
-        Interrupted: if ``stop`` is not empty; what was scored by then is stored.
+    Args:
+        policy: whose view.
+        view: the reference.
+        names: the readings that the objective wants of each batch.
+        store: where readings are kept from run to run, if anywhere.
     """
-    by_key = {key(example): example for example in examples}
-    known: Readings = {}
-    if store is not None:
-        known = processes.everyones(
-            accelerator, [store.read(set(by_key), names) if accelerator.is_main_process else {}]
-        )[0]
-        accelerator.print(
-            f"reference ({', '.join(names)}): stored, {len(known)} of {len(by_key)} found in {store.directory.parent}"
-        )
-    missing = [k for k in by_key if k not in known]
-    with tqdm(total=len(missing), desc="reference", disable=not (missing and accelerator.is_main_process)) as bar:
-        for start in range(0, len(missing), AT_ONCE):
-            new = [by_key[k] for k in missing[start : start + AT_ONCE]]
-            mine, idle = processes.shares(accelerator, scorer, new, forward_tokens)
-            here: Readings = {}
-            for n, part in enumerate([*mine, *idle]):
-                batch = scorer.collate(part).to(accelerator.device)
-                with reference(scorer.model):
-                    values = {name: value.cpu() for name, value in scorer(batch, names).items()}
-                for place, example in enumerate(part if n < len(mine) else []):
-                    here[key(example)] = {name: value[place].clone() for name, value in values.items()}
-                bar.update(accelerator.num_processes * len(part) if n < len(mine) else 0)
-            scored = {k: r for theirs in processes.everyones(accelerator, [here]) for k, r in theirs.items()}
-            if store is not None and accelerator.is_main_process:
-                store.write(scored)
-            known |= scored
-            if any(processes.everyones(accelerator, [*map(bool, stop)])):
-                raise Interrupted
-    return known
 
+    def __init__(self, policy: Policy, view: View, names: Sequence[str], store: Store | None = None) -> None:
+        self.policy, self.view, self.names, self.store = policy, view, names, store
+        self.stored: Readings = {}
 
-class Interrupted(Exception):
-    """The run was told to stop; what was scored by then is stored."""
+    def keep(self, examples: Sequence[Encoded], names: Sequence[str], between: Callable[[], None]) -> None:
+        """Know these readings of the examples from now on: from the store where it has them, else from the model.
+
+        Each process scores its share; the main one reads and writes the store.
+
+        Args:
+            examples: to score.
+            names: the readings, of :data:`KEPT`.
+            between: called after every :data:`AT_ONCE` examples, which are stored by then; it may raise.
+        """
+        by_key = {key(example): example for example in examples}
+        devices, found = self.policy.devices, [Readings()]
+        if self.store is not None:
+            if devices.is_main_process:
+                found = [self.store.read(set(by_key), names)]
+            found = processes.all_gather(devices, found)
+            logger.info(
+                "reference (%s): stored, %d of %d found in %s",
+                *(", ".join(names), len(found[0]), len(by_key), self.store.directory.parent),
+            )
+        self.stored |= found[0]
+        missing = [k for k in by_key if k not in self.stored]
+        with tqdm(total=len(missing), desc="reference", disable=not (missing and devices.is_main_process)) as bar:
+            for start in range(0, len(missing), AT_ONCE):
+                new = self._scored([by_key[k] for k in missing[start : start + AT_ONCE]], names, bar)
+                if self.store is not None and devices.is_main_process:
+                    self.store.write(new)
+                self.stored |= new
+                between()
+
+    def _scored(self, examples: Sequence[Encoded], names: Sequence[str], bar: tqdm) -> Readings:
+        """The readings of examples, scored by all processes."""
+        devices, scorer = self.policy.devices, self.policy.scorer()
+        mine, idle = processes.own_micro_batches(devices, scorer, examples, self.policy.config.tokens_per_forward)
+        own: Readings = {}
+        for n, part in enumerate([*mine, *idle]):
+            values = {name: value.cpu() for name, value in self._forward(scorer.collate(part), names).items()}
+            for place, example in enumerate(part if n < len(mine) else []):
+                own[key(example)] = {name: value[place].clone() for name, value in values.items()}
+            bar.update(devices.num_processes * len(part) if n < len(mine) else 0)
+        return {k: r for theirs in processes.all_gather(devices, [own]) for k, r in theirs.items()}
+
+    def readings(self, batch: Batch, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """What the objective wants of a batch: kept, or from a forward."""
+        if not self.names:
+            return {}
+        kept = [self.stored.get(key(e), {}) for e in examples] if self.stored else []
+        if kept and all({*self.names} <= {*own} for own in kept):
+            return {n: torch.stack([own[n] for own in kept]).to(batch.tokens.device) for n in self.names}
+        return self._forward(batch, self.names)
+
+    def _forward(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
+        values: dict[str, Tensor]
+        with self.policy.view(self.view):
+            values = self.policy.scorer()(batch.to(self.policy.device), names)
+        return values

@@ -1,264 +1,391 @@
-"""What a run decides from its settings, and what it leaves in its directory.
+"""A run: the directory it leaves, and how it survives a kill.
 
-``run.json`` holds everything needed to repeat the run, ``metrics.jsonl`` one object a step, ``samples.json`` answers before and
-after, ``checkpoints/`` its states, ``adapter/`` the trained adapter in PEFT's format.
+``run.json`` holds everything needed to repeat the run, ``metrics.jsonl`` one object a step, ``samples.json`` answers before
+and after, ``checkpoints/`` its states, ``adapter/`` the trained adapter in PEFT's format, ``start/`` the adapter that it began
+with, if any. A run without a directory writes nothing.
 """
 
 from __future__ import annotations
 
-import hashlib
+import fcntl
 import json
-import os
+import logging
 import platform
-import shutil
-from dataclasses import asdict
+import signal
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Protocol
 
 import torch
 from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from pref_toolkit.data import Report
-from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.training import checkpoints, models, processes
+from pref_toolkit.errors import NotFiniteError, Terminated
+from pref_toolkit.training import checkpoints, processes
 from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
 from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.dataset import Data, digest_of
+from pref_toolkit.training.files import whole
+from pref_toolkit.training.modes import base_of
+from pref_toolkit.training.objective import Objective
+from pref_toolkit.training.policy import Policy
+from pref_toolkit.training.protocols import Tokenizer
+from pref_toolkit.training.trainer import Row
+from pref_toolkit.training.watch import Samples, Watch
+
+logger = logging.getLogger(__name__)
 
 # A run may be continued with other values of these: they change what is written or how far, not what is computed.
 FREE = {
     *("output", "resume", "epochs", "max_steps", "tokens_per_forward", "samples", "sample_tokens"),
     *("route", "gradient_checkpointing", "reference_store", "save_every", "keep", "on_bad_row", "log_with"),
 }
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def split(examples: list[Encoded], config: TrainConfig) -> tuple[list[Encoded], list[Encoded]]:
-    """Training and held-out examples, drawn with the run's seed; at most half are held out."""
-    order = torch.randperm(len(examples), generator=torch.Generator().manual_seed(config.seed)).tolist()
-    held = min(config.held_out, len(examples) // 2)
-    return [examples[i] for i in sorted(order[held:])], [examples[i] for i in sorted(order[:held])]
+class Stateful(Protocol):
+    """A part of a run that a checkpoint holds."""
+
+    def state(self) -> dict[str, Tensor]: ...
+    def restore(self, state: dict[str, Tensor]) -> None: ...
 
 
-def longest(examples: list[Encoded]) -> int:
-    """Most tokens in a prompt + response; a target is one."""
-    return max(len(e.prompt) + max(map(len, [*e.responses, e.target or []])) for e in examples)
+@dataclass
+class History:
+    """What a run measured, and the policy it trained.
 
-
-def check_positions(examples: list[Encoded], model_config: Any) -> None:
-    """Refuse examples that are longer than the model has positions.
-
-    Raises:
-        ModelError: naming the first such example.
+    Args:
+        policy: the trained policy.
+        steps: one row for each update.
+        before, after: metrics of the held-out examples.
+        samples: a few answers before and after.
+        data: what was left out or changed of the data.
+        output: the run's directory.
     """
-    limit = getattr(model_config, "max_position_embeddings", None)
-    for example in examples:
-        if limit is not None and longest([example]) > limit:
-            raise models.ModelError(
-                f"{example.where}: {longest([example])} tokens of prompt + response, and the model has "
-                f"{limit} positions: set max_length to {limit} or less"
-            )
+
+    policy: Policy
+    steps: list[Row] = field(default_factory=list)
+    before: Row = field(default_factory=dict)
+    after: Row = field(default_factory=dict)
+    samples: Samples = field(default_factory=list)
+    data: Report | None = None
+    output: Path | None = None
+
+    @property
+    def model(self) -> Any:
+        """The trained model of the policy."""
+        return self.policy.model
+
+    @property
+    def reward_head(self) -> nn.Linear | None:
+        """The map from hidden states to rewards of a reward model."""
+        return self.policy.head()
 
 
-def fitting(examples: list[Encoded], model_config: Any, config: TrainConfig) -> list[Encoded]:
-    """The examples whose prompt leaves the model room for a sample."""
-    limit = getattr(model_config, "max_position_embeddings", None)
-    return [e for e in examples if limit is None or len(e.prompt) + config.sample_tokens <= limit]
+class Run:
+    """A run in its directory, which no other process may write meanwhile. Use it in a ``with`` statement.
 
-
-def steps_in(config: TrainConfig, examples: int) -> int:
-    """Updates in ``config.epochs`` passes, at least 1."""
-    return max(1, round(config.epochs * examples / config.batch_size))
-
-
-def indices(step: int, config: TrainConfig, examples: int) -> list[int]:
-    """The training examples of an update: the next ``batch_size`` of an endless row of shuffled passes.
-
-    A pure function of step and seed, so that a continued run needs no state of an iterator, and no example is dropped at
-    the end of a pass.
+    Inside, SIGTERM, Ctrl-C and SIGHUP are noted, and the run saves a checkpoint and stops after the update under way. A second
+    Ctrl-C stops at once.
     """
-    passes: dict[int, list[int]] = {}
-    out = []
-    for place in range(step * config.batch_size, (step + 1) * config.batch_size):
-        number, offset = divmod(place, examples)
-        if number not in passes:
-            shuffle = torch.Generator().manual_seed(config.seed * 1_000_003 + number)
-            passes[number] = torch.randperm(examples, generator=shuffle).tolist()
-        out.append(passes[number][offset])
-    return out
 
-
-def state(
-    accelerator: Accelerator, weights: dict[str, torch.Tensor], optimizer: Any, inputs: dict[str, torch.Tensor]
-) -> dict[str, dict[str, torch.Tensor]]:
-    """What a checkpoint holds, the same in all processes; all must ask."""
-    here = accelerator.process_index
-    random = {f"{here}/{name}": value for name, value in checkpoints.rng_state().items()}
-    tensors = {
-        "adapter": {name: processes.whole(w) for name, w in weights.items()},
-        "optimizer": {
-            f"{name}|{part}": processes.whole(value)
-            for name, w in weights.items()
-            for part, value in optimizer.state[w].items()
-        },
-        "rng": {name: v for state in processes.everyones(accelerator, [random]) for name, v in state.items()},
-    }
-    return tensors | {"inputs": inputs} if inputs else tensors
-
-
-def restore(accelerator: Accelerator, checkpoint: Checkpoint, weights: dict[str, torch.Tensor], optimizer: Any) -> None:
-    """Put adapters, optimizer and random state back to where a checkpoint was taken.
-
-    A process that there was not takes the random state of the first one.
-    """
-    with torch.no_grad():
-        for name, weight in weights.items():
-            weight.copy_(processes.spread_like(checkpoint.tensors["adapter"][name], weight))
-    for key, value in checkpoint.tensors["optimizer"].items():
-        name, _, part = key.rpartition("|")
-        moment = value if part == "step" else processes.spread_like(value, weights[name])
-        optimizer.state[weights[name]][part] = moment
-    random = checkpoint.tensors["rng"]
-    place = accelerator.process_index if f"{accelerator.process_index}/cpu" in random else 0
-    checkpoints.set_rng_state({n.partition("/")[2]: v for n, v in random.items() if n.startswith(f"{place}/")})
-
-
-class Record:
-    """The directory of a run; writes nothing if there is none, or in any process but the main one."""
-
-    def __init__(
-        self,
-        accelerator: Accelerator,
-        output: Path | None,
-        config: TrainConfig,
-        method: str,
-        settings: dict[str, Any],
-        model: Any,
-        fingerprint: str,
-        tokenizer: Any,
-        examples: list[Encoded],
-        report: Report,
-        route: str,
-    ) -> None:
-        self.accelerator, self.output = accelerator, output
-        self.config, self.report, self.route = config, report, route
-        self.writes = output is not None and accelerator.is_main_process
-        self.identity = {
-            "method": method,
-            **{f"hyperparameter {name}": value for name, value in settings.items()},
-            **{name: value for name, value in asdict(config).items() if name not in FREE},
-            "data": _digest([asdict(e) | {"where": None} for e in examples]),
-            "tokenizer": _digest(tokenizer.backend_tokenizer.to_str())
-            if tokenizer.is_fast
-            else _digest(tokenizer.get_vocab()),
-            "base model": model.get_base_model().config._name_or_path,
-            "base weights": fingerprint,
-        }
+    def __init__(self, config: TrainConfig) -> None:
+        self.config = config
+        self.output = Path(config.output) if config.output else None
+        self.accelerator: Accelerator = processes.devices(log_with=config.log_with, project_dir=config.output)
+        self.writes = self.output is not None and self.accelerator.is_main_process
         self.content: dict[str, Any] = {}
+        self.identity: dict[str, Any] = {}
+        self._received: list[int] = []
+        self._open = ExitStack()
 
-    def facts(self) -> dict[str, Any]:
+    @classmethod
+    def open(cls, config: TrainConfig) -> Run:
+        """The run of ``config.output``, new or to be continued. Nothing is written yet but a lock.
+
+        Raises:
+            CheckpointError: if the directory holds a run that is not to be continued, no run that could be, files that are no
+                run's, or a run that another process is writing.
+        """
+        run = cls(config)
+        refused: list[str | None] = [None]
+        if run.output is not None and run.accelerator.is_main_process:
+            refused = [run._refusal(run.output)]
+        for why in processes.all_gather(run.accelerator, refused):
+            if why is not None:
+                raise CheckpointError(why)
+        return run
+
+    def _refusal(self, output: Path) -> str | None:
+        """Why the directory cannot be taken, or None; then it is locked."""
+        holds_run = (output / "run.json").exists() or (output / "checkpoints").is_dir()
+        if self.config.resume and not holds_run:
+            return f"{output} holds no run that could be continued; without --resume a new one begins there"
+        if not self.config.resume:
+            if output.exists() and not output.is_dir():
+                return f"{output} is a file; name a directory"
+            if holds_run:
+                return f"{output} already holds a run: continue it with --resume, or name another directory"
+            if output.is_dir() and any(path.name != ".lock" for path in output.iterdir()):
+                return f"{output} holds files and no run; name a new or an empty directory"
+        try:
+            output.mkdir(parents=True, exist_ok=True)
+            lock = self._open.enter_context((output / ".lock").open("w"))
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            self._open.close()
+            return f"{output} is being written by another run; wait for it, or name another directory"
+        except OSError as error:
+            return f"{output} cannot be written: {error.strerror or error}"
+        return None
+
+    def __enter__(self) -> Run:
+        for number in SIGNALS:
+            self._note(number)
+        return self
+
+    def _note(self, number: signal.Signals) -> None:
+        """Take a signal from now on, unless the process ignores it, as it does SIGHUP under ``nohup``."""
+        if signal.getsignal(number) is signal.SIG_IGN:
+            return
+        try:
+            before = signal.signal(number, self._receive)
+        except ValueError:  # not in the main thread, where signals cannot be taken
+            return
+        self._open.callback(signal.signal, number, before)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and number in self._received:
+            raise KeyboardInterrupt
+        self._received.append(number)
+
+    def __exit__(self, *error: object) -> None:
+        self._open.close()
+
+    def begin(self, policy: Policy, objective: Objective, data: Data, watch: Watch) -> None:
+        """Start the directory or find the checkpoint to continue from, and measure what stands before the first update.
+
+        Raises:
+            CheckpointError: if the checkpoint belongs to another run, naming the differences, or none is whole.
+        """
+        self.policy, self.data, self.watch = policy, data, watch
+        self.identity = self._identity(policy, objective, data)
+        self.history = History(policy, data=data.report, output=self.output)
+        self.checkpoint = self._newest() if self.config.resume else None
+        self._introduce(policy, objective, data)
+        if self.checkpoint is None:
+            if self.writes and self.output:
+                (self.output / "metrics.jsonl").write_text("")
+            self._write(**self._facts())
+            self.history.before, self.history.samples = watch.before()
+            self._write(before=self.history.before, samples=self.history.samples)
+        else:
+            self.history.steps = self._steps_until(self.checkpoint.step)
+            self.history.before = self.content.get("before", {})
+            self.history.samples = self.content.get("samples", [])
+            self._write(**self._facts())
+        if self.config.log_with:
+            self.accelerator.init_trackers("pref_toolkit", config=self._facts())
+
+    def _introduce(self, policy: Policy, objective: Objective, data: Data) -> None:
+        """The run's first lines."""
+        scorer, name = policy.scorer(), objective.method.name
+        level = logging.WARNING if data.report.counts else logging.INFO
+        self._say(level, str(data.report))
+        self._say(logging.INFO, f"{name} on {len(data.training)} examples, {len(data.held_out)} held out")
+        base = policy.views["start"] is None or objective.views["reference"] is None
+        compared = "the base, without adapters" if base else "the adapter that training starts from"
+        if objective.of_reference:
+            self._say(logging.INFO, f"reference: {compared}")
+        if scorer.obstacle:
+            taken = scorer.way or f"route {scorer.route!r}"
+            self._say(logging.WARNING, f"scoring by the slower {taken}: {scorer.obstacle}")
+
+    def _identity(self, policy: Policy, objective: Objective, data: Data) -> dict[str, Any]:
+        """Everything that makes the run what it is."""
+        start = {} if policy.views["start"] is None else {"start adapter": policy.fingerprint("start")}
+        return {
+            "method": objective.method.name,
+            **{f"hyperparameter {name}": value for name, value in objective.settings.items()},
+            **{name: value for name, value in asdict(self.config).items() if name not in FREE},
+            "data": data.digest,
+            "tokenizer": _tokenizer_digest(policy.tokenizer),
+            "base model": base_of(policy.model).config._name_or_path,
+            "base weights": policy.fingerprint(None),
+            **start,
+        }
+
+    def _facts(self) -> dict[str, Any]:
         """Everything needed to repeat the run."""
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+        packages = ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")
         return {
             "identity": self.identity,
             "config": asdict(self.config),
-            "data": {"counts": dict(self.report.counts), "findings": str(self.report)},
-            "route": self.route,
-            "versions": {
-                p: version(p) for p in ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")
-            },
+            "data": {"counts": dict(self.data.report.counts), "findings": str(self.data.report)},
+            "route": self.policy.scorer().route,
+            "versions": {p: version(p) for p in packages},
             "machine": {"python": platform.python_version(), "processor": platform.machine(), "gpu": gpu},
         }
 
-    def begin(self) -> None:
-        """Start a directory.
-
-        Raises:
-            CheckpointError: if it already holds a run.
-        """
-        if self.output is None:
-            self.write(**self.facts())
-            return
-        if (self.output / "run.json").exists() and not self.config.resume:
-            raise CheckpointError(
-                f"{self.output} already holds a run: continue it with --resume, or name another directory"
-            )
-        self.accelerator.wait_for_everyone()
-        if self.writes:
-            self.output.mkdir(parents=True, exist_ok=True)
-            (self.output / "metrics.jsonl").write_text("")
-        self.write(**self.facts())
-
-    def write(self, **content: Any) -> None:
-        """Add to ``run.json``."""
-        self.content |= content
-        if self.writes and self.output:
-            _write_whole(self.output / "run.json", json.dumps(self.content, indent=1))
-
-    def newest(self) -> Checkpoint | None:
-        """The checkpoint to continue from.
-
-        Raises:
-            CheckpointError: if it belongs to another run, naming what differs; or if none is whole.
-        """
+    def _newest(self) -> Checkpoint | None:
+        """The checkpoint to continue from; None if the run was ended before its first one."""
         assert self.output is not None  # TrainConfig refuses resume without output
+        try:
+            self.content = json.loads((self.output / "run.json").read_text())
+        except (OSError, ValueError):
+            self._say(logging.WARNING, f"{self.output / 'run.json'} cannot be read and is written anew")
         checkpoint = checkpoints.newest(self.output / "checkpoints")
-        if checkpoint is None:
-            return None
-        for line in checkpoint.skipped:
-            self.accelerator.print(f"skipped a checkpoint that is not whole: {line}")
-        if changed := checkpoints.differences(checkpoint.identity, self.identity):
+        known = checkpoint.identity if checkpoint else self.content.get("identity", self.identity)
+        if changed := checkpoints.differences(known, self.identity):
             raise CheckpointError(f"{self.output} cannot be continued, these differ: " + "; ".join(changed))
-        self.content = json.loads((self.output / "run.json").read_text())
-        self.write(**self.facts())
+        if checkpoint is None and "after" in self.content:
+            raise CheckpointError(f"{self.output} holds a finished run without checkpoints; name another directory")
+        for line in checkpoint.skipped if checkpoint else ():
+            self._say(logging.WARNING, f"skipped a checkpoint that is not whole: {line}")
+        if checkpoint is None:
+            self._say(logging.WARNING, f"{self.output} has no checkpoint yet: the run begins again")
         return checkpoint
 
-    def steps_until(self, step: int) -> list[dict[str, Any]]:
-        """The metrics of the steps before ``step``; later ones, which will be done again, are dropped from the file."""
-        assert self.output is not None
-        path = self.output / "metrics.jsonl"
-        rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
-        rows = [row for row in rows if row["step"] < step]
-        if self.writes:
-            _write_whole(path, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+    def steps(self, total: int, **parts: Stateful) -> Iterator[int]:
+        """The numbers of the updates still to make.
 
-    def append(self, row: dict[str, Any]) -> None:
-        """One more line of ``metrics.jsonl``."""
+        The parts are first put back to where the checkpoint was taken, if there is one. After each update a checkpoint is
+        saved where it is due, and the run stops if a signal told it to.
+
+        Args:
+            total: updates in the whole run.
+            parts: what a checkpoint holds, by the name of its file.
+
+        Raises:
+            Terminated: after a signal, with a checkpoint saved.
+        """
+        self.total, start = total, self._restored(parts)
+        self.stop_if_told(start)
+        bar = self._open.enter_context(
+            tqdm(total=total, initial=start, desc=self.identity["method"], disable=not self.accelerator.is_main_process)
+        )
+        for step in range(start, total):
+            yield step
+            done = step + 1
+            bar.update()
+            if self.history.steps:
+                bar.set_postfix(loss=f"{self.history.steps[-1]['loss']:.4f}")
+            told = self._told()
+            if self._due(done) or told:
+                self._save(done, parts)
+            if told and done < total:
+                raise Terminated(done, told, self.config.output)
+        bar.close()
+
+    def _due(self, done: int) -> bool:
+        return done % self.config.save_every == 0 or done == self.total
+
+    def _told(self) -> int:
+        """The number of the signal that any process received, or 0."""
+        return max(processes.all_gather(self.accelerator, [max(self._received, default=0)]))
+
+    def stop_if_told(self, done: int = 0) -> None:
+        """Stop here if a signal arrived; nothing is saved beyond what was."""
+        if told := self._told():
+            raise Terminated(done, told, self.config.output)
+
+    def _restored(self, parts: dict[str, Stateful]) -> int:
+        """Put the parts and torch's random state back to the checkpoint, if there is one; the updates that it holds."""
+        if self.checkpoint is None:
+            return 0
+        for name, part in parts.items():
+            part.restore(self.checkpoint.tensors[name])
+        random, here = self.checkpoint.tensors["rng"], self.accelerator.process_index
+        # A process that did not exist when the checkpoint was taken uses process 0's random state.
+        place = here if f"{here}/cpu" in random else 0
+        checkpoints.set_rng_state({n.partition("/")[2]: v for n, v in random.items() if n.startswith(f"{place}/")})
+        return self.checkpoint.step
+
+    def _save(self, done: int, parts: dict[str, Stateful]) -> None:
+        """A checkpoint after ``done`` updates; all processes must ask.
+
+        Raises:
+            NotFiniteError: naming the update and the weight, if one is not finite.
+            CheckpointError: if it could not be written.
+        """
+        try:
+            tensors = {name: part.state() for name, part in parts.items()}
+        except NotFiniteError as error:
+            raise NotFiniteError(f"step {done - 1}: {error}") from None
+        own = {f"{self.accelerator.process_index}/{name}": v for name, v in checkpoints.rng_state().items()}
+        tensors["rng"] = {n: v for state in processes.all_gather(self.accelerator, [own]) for n, v in state.items()}
+        if self.writes and self.output:
+            checkpoints.save(self.output / "checkpoints", done, tensors, self.identity, self.config.keep)
+
+    def log(self, step: int, row: Row) -> None:
+        """Keep the row of an update; where a checkpoint is due, with what the run's watch measures there."""
+        row = {"step": step, **row, "kl": None}
+        if self._due(step + 1):
+            try:
+                row |= self.watch.at_checkpoint()
+            except NotFiniteError as error:
+                raise NotFiniteError(f"step {step}: {error}") from None
+        self.history.steps.append(row)
         if self.writes and self.output:
             with (self.output / "metrics.jsonl").open("a") as file:
                 file.write(json.dumps(row) + "\n")
+        self.accelerator.log({k: v for k, v in row.items() if v is not None}, step=step)
 
-    def save(self, step: int, tensors: dict[str, dict[str, torch.Tensor]]) -> None:
-        """A checkpoint after ``step`` updates."""
+    def finish(self) -> History:
+        """Measure what stands after the last update, and write the adapters."""
+        self.history.after, self.history.samples = self.watch.after(self.history.samples)
+        self._write(after=self.history.after)
         if self.writes and self.output:
-            checkpoints.save(self.output / "checkpoints", step, tensors, self.identity, self.config.keep)
+            with whole(self.output / "samples.json") as partial:
+                partial.write_text(json.dumps(self.history.samples, indent=1, ensure_ascii=False), encoding="utf-8")
+        if self.output:
+            for name, view in (("adapter", "policy"), ("start", "start")):
+                if self.policy.views[view] is not None:
+                    self.policy.save(self.output / name, view)
+        # Not `end_training`: it would end the group of processes too, and with it the next run.
+        for tracker in self.accelerator.trackers:
+            tracker.finish()
+        self.accelerator.wait_for_everyone()
+        return self.history
 
-    def finish(
-        self, after: dict[str, Any], samples: list[dict[str, str]], policy: Any, weights: dict[str, torch.Tensor]
-    ) -> None:
-        """The adapter, the reward head if there is one, the samples and the held-out metrics after training."""
-        self.write(after=after)
-        if not self.writes or self.output is None:
-            return
-        _write_whole(self.output / "samples.json", json.dumps(samples, indent=1, ensure_ascii=False))
-        partial = self.output / f".adapter-{os.getpid()}"
-        models.save_adapter(policy, partial, weights, self.identity["base weights"])
-        shutil.rmtree(self.output / "adapter", ignore_errors=True)
-        partial.rename(self.output / "adapter")
+    def _write(self, **content: Any) -> None:
+        """Add to ``run.json``."""
+        self.content |= content
+        if self.writes and self.output:
+            with whole(self.output / "run.json") as partial:
+                partial.write_text(json.dumps(self.content, indent=1), encoding="utf-8")
+
+    def _steps_until(self, step: int) -> list[Row]:
+        """The metrics of the steps before ``step``; later ones, which will be made again, are dropped from the file."""
+        assert self.output is not None
+        path = self.output / "metrics.jsonl"
+        lines = path.read_text().splitlines() if path.is_file() else []
+        rows = [json.loads(line) for line in lines if line.endswith("}")]
+        rows = [row for row in rows if row["step"] < step]
+        if self.writes:
+            with whole(path) as partial:
+                partial.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def _say(self, level: int, sentence: str) -> None:
+        if self.accelerator.is_main_process:
+            logger.log(level, sentence)
 
 
 def add(output: str | Path, **content: Any) -> None:
     """Add to the ``run.json`` of a run that is over."""
     path = Path(output) / "run.json"
-    _write_whole(path, json.dumps(json.loads(path.read_text()) | content, indent=1))
+    facts = json.loads(path.read_text()) | content
+    with whole(path) as partial:
+        partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Readers see the old file or the new one, never half of either."""
-    partial = path.with_name(f".{path.name}-{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+def _tokenizer_digest(tokenizer: Tokenizer) -> str:
+    return digest_of(tokenizer.backend_tokenizer.to_str() if tokenizer.is_fast else tokenizer.get_vocab())

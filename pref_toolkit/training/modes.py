@@ -1,0 +1,97 @@
+"""Modes of a model: which adapter is on, which dropout, and whether anything is differentiated. Each is put back afterwards."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import cast
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from pref_toolkit.training.protocols import Adapted, CausalLM, Module
+
+
+def base_of(model: CausalLM | Adapted) -> CausalLM:
+    """The model of transformers inside a PeftModel, or the model itself. Adapters stay in its layers."""
+    return cast(Adapted, model).get_base_model() if isinstance(model, PeftModel) else model
+
+
+def dropout_in_adapters_only(model: Module) -> None:
+    """Training mode for the adapters' dropout, evaluation mode for everything else.
+
+    Policy and reference then differ by the adapters alone, and DPO's first loss is log 2 exactly.
+    """
+    model.eval()
+    for name, module in model.named_modules():
+        if "lora_dropout" in name:
+            module.train()
+
+
+@contextmanager
+def modes_kept(model: Module) -> Iterator[None]:
+    """Inside, the training mode of modules may change; afterwards each module has its own again."""
+    was_training = [module for module in model.modules() if module.training]
+    try:
+        yield
+    finally:
+        model.eval()
+        for module in was_training:
+            module.training = True
+
+
+@contextmanager
+def training(model: Module) -> Iterator[None]:
+    """Inside, the adapters drop out, nothing else does, and everything is differentiated."""
+    with modes_kept(model), torch.enable_grad():
+        dropout_in_adapters_only(model)
+        yield
+
+
+@contextmanager
+def evaluation(model: Module) -> Iterator[None]:
+    """Inside, no dropout and no gradient."""
+    with modes_kept(model), torch.no_grad():
+        model.eval()
+        yield
+
+
+@contextmanager
+def adapter_on(model: CausalLM | Adapted, name: str | None) -> Iterator[None]:
+    """Inside, this adapter alone is on; None: no adapter, the frozen base alone.
+
+    peft's own switches also change which weights require a gradient. Here that is put back, inside and afterwards.
+    """
+    if not isinstance(model, PeftModel):
+        if name is not None:
+            raise ValueError(f"the model has no adapters, so none called {name!r}")
+        yield
+        return
+    before = model.active_adapter
+    if name == before:
+        yield
+        return
+    trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    try:
+        with model.disable_adapter() if name is None else nullcontext():
+            if name is not None:
+                model.set_adapter(name)
+            _require_gradients(trained)
+            yield
+    finally:
+        if name is not None:
+            model.set_adapter(before)
+        _require_gradients(trained)
+
+
+def _require_gradients(given: list[tuple[nn.Parameter, bool]]) -> None:
+    for parameter, wanted in given:
+        parameter.requires_grad = wanted
+
+
+@contextmanager
+def reference(model: CausalLM | Adapted) -> Iterator[None]:
+    """Inside, the model is its own frozen base: adapters off, no dropout, no gradient."""
+    with evaluation(model), adapter_on(model, None):
+        yield
