@@ -20,6 +20,9 @@ name                  shape          what it is
 ``log_weights``       (B, 2)         mean over tokens of ``log pi_t - log sum_v pi_t(v)^2``, policy; no gradient
 ``dispersion``        (B,)           the reference's ``-log(Hbar / log V)`` over its mean on the data; no gradient
 ===================== ============== ==================================================================================
+
+The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.logps import Logps`` and
+``from pref_toolkit.losses import *``.
 """
 
 # The order of definition is the order of METHODS: reward models, pairs, lists, labels, token distributions.

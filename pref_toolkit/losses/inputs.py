@@ -24,6 +24,11 @@ def log_ratios(policy: Logps, reference: Logps) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same number of prompts and responses.
+
+    Example:
+        >>> ones = torch.ones(1, 3)
+        >>> log_ratios(Logps(torch.tensor([[-12.0, -15.0, -9.0]]), ones), Logps(torch.full((1, 3), -14.0), ones))
+        tensor([[ 2., -1.,  5.]])
     """
     if policy.sums.shape != reference.sums.shape:
         raise ValueError(
@@ -48,6 +53,12 @@ def margin(policy: Logps, reference: Logps) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same number of pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0]), torch.tensor([-15.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0]), torch.tensor([-14.0]))
+        >>> margin(policy, reference)  # (-12 + 14) - (-15 + 14)
+        tensor([3.])
     """
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return rho_w - rho_l

@@ -52,7 +52,13 @@ Between0And1 = Annotated[float, Range(0, closed=False, high=1)]
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods. Everything but the citation is read from the loss itself."""
+    """One row of the table of methods. Everything but the citation is read from the loss itself.
+
+    Example:
+        >>> from pref_toolkit.losses import METHODS
+        >>> METHODS["dpo"].formula, METHODS["dpo"].needs, METHODS["dpo"].check(beta=0.5)
+        ('-log sigmoid(beta D)', ('policy', 'reference'), {'beta': 0.5})
+    """
 
     loss: Callable[..., Tensor]
     paper: str
@@ -118,7 +124,16 @@ METHODS: dict[str, Method] = {}
 
 
 def find_method(name: str) -> Method:
-    """A method by name; a ValueError names the nearest if there is none."""
+    """A method by name; a ValueError names the nearest if there is none.
+
+    Example:
+        >>> from pref_toolkit import losses
+        >>> losses.find_method("ipo").hyperparameters
+        {'tau': 0.1}
+        >>> losses.find_method("dpoo")
+        Traceback (most recent call last):
+        pref_toolkit.errors.Complaint: no method 'dpoo': did you mean 'dpo'?
+    """
     if name in METHODS:
         return METHODS[name]
     near = get_close_matches(name, METHODS, n=1)

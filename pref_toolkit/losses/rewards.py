@@ -32,6 +32,10 @@ def bradley_terry(scores: Tensor, *, m: NonNegative = 0.0) -> Tensor:
 
     Raises:
         ValueError: if the scores are not ``(B, 2)``.
+
+    Example:
+        >>> bradley_terry(torch.tensor([[3.0, 1.0], [1.0, 1.0]]))  # log(1 + exp(-2)), and log 2 at equal ones
+        tensor([0.1269, 0.6931])
     """
     if scores.ndim == 2 and scores.shape[1] != 2:
         raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={scores.shape[1]}")
@@ -56,6 +60,12 @@ def plackett_luce(scores: Tensor) -> Tensor:
 
     Raises:
         ValueError: if the scores are not ``(B, K)`` with K >= 2.
+
+    Example:
+        >>> plackett_luce(torch.tensor([[3.0, 1.0], [1.0, 1.0]]))  # of two responses: Bradley-Terry
+        tensor([0.1269, 0.6931])
+        >>> plackett_luce(torch.zeros(1, 3)).exp()  # 3! rankings, equally likely
+        tensor([6.])
     """
     if scores.ndim != 2:
         raise ValueError(f"plackett_luce wants scores of shape (B, K), got {tuple(scores.shape)}")
