@@ -34,8 +34,8 @@ class Mutant(NamedTuple):
 MUTANTS = [
     # rewards
     Mutant("rewards", "bradley_terry", "- m)", "+ m)"),
-    Mutant("rewards", "bradley_terry", "scores[:, 0] - scores[:, 1]", "scores[:, 1] - scores[:, 0]"),
-    Mutant("rewards", "plackett_luce", "scores[:, k + 1 :]", "scores[:, k:]"),
+    Mutant("rewards", "bradley_terry", "rewards[:, 0] - rewards[:, 1]", "rewards[:, 1] - rewards[:, 0]"),
+    Mutant("rewards", "plackett_luce", "rewards[:, k + 1 :]", "rewards[:, k:]"),
     Mutant("rewards", "plackett_luce", ".sum(dim=0)", ".mean(dim=0)"),
     Mutant("rewards", "plackett_luce", "-logsigmoid(-torch", "-logsigmoid(torch"),
     # what every loss reads

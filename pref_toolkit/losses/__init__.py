@@ -11,7 +11,8 @@ name                  shape          what it is
 ``target``            Logps (B, 1)   optional: a supervised response to each prompt, under the policy
 ``policy_head``       Logps (B, 2)   the policy's pairs cut after the first ``min(n_w, n_l)`` tokens
 ``reference_head``    Logps (B, 2)   the same cut of the reference
-``scores``            (B, K)         a judge's score of each response; for a reward model, its own, with gradient
+``rewards``           (B, K)         the rewards that the model in training gives to the responses; with gradient
+``scores``            (B, K)         a judge's score of each response
 ``win_probabilities`` (B, 2)         the probability that each response beats one of the previous iterate
 ``desirable``         (B,) bool      whether the one answer to each prompt is desirable
 ``kl``                any            log-ratios of mismatched prompts and answers of the whole update, nats; no gradient

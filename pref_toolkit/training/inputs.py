@@ -127,13 +127,13 @@ class Inputs:
 
     @property
     def trains_rewards(self) -> bool:
-        """Whether the scores that the method reads are those of the model in training: it reads no policy."""
+        """Whether the method reads the rewards of the model in training, and no policy."""
         return "policy" not in self.method.needs
 
     @property
     def names(self) -> list[str]:
         """The method's ``needs`` as names of ``INPUTS``."""
-        return ["rewards" if self.trains_rewards and name == "scores" else name for name in self.method.needs]
+        return list(self.method.needs)
 
     @property
     def of_policy(self) -> list[str]:
