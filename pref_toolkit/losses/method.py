@@ -95,8 +95,18 @@ class Method:
 
     @property
     def formula(self) -> str:
-        """The loss in one line: the first literal of its docstring."""
-        return re.search(r"``(.+?)``", self.loss.__doc__ or "").group(1)  # type: ignore[union-attr]
+        """The loss in one line: the first literal of its docstring.
+
+        Raises:
+            Complaint: if there is none. ``python -OO`` strips all docstrings.
+        """
+        literal = re.search(r"``(.+?)``", self.loss.__doc__ or "")
+        if literal is None:
+            raise Complaint(
+                f"method {self.name!r} has no formula: it is the first ``literal`` of the docstring, and python -OO "
+                "strips docstrings"
+            )
+        return literal.group(1)
 
     def check(self, **given: Any) -> dict[str, Any]:
         """The hyperparameters with defaults filled in.
