@@ -29,7 +29,7 @@ The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.
 # The order of definition is the order of METHODS: reward models, pairs, lists, labels, token distributions.
 # isort: off
 from pref_toolkit.losses.method import METHODS, Method, find_method
-from pref_toolkit.losses.inputs import log_ratios, margin
+from pref_toolkit.losses.inputs import RowError, log_ratios, margin
 from pref_toolkit.losses.rewards import bradley_terry, plackett_luce
 from pref_toolkit.losses.pairs import (
     aot,
@@ -63,6 +63,7 @@ from pref_toolkit.losses.token_distributions import ld_dpo, mallows_dpo, tdpo1, 
 __all__ = [
     "METHODS",
     "Method",
+    "RowError",
     "aot",
     "apo_down",
     "apo_zero",

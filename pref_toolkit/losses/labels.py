@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import log_ratios, only_response, tensor_of
+from pref_toolkit.losses.inputs import answer_log_ratios, tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 
 
@@ -71,8 +71,7 @@ def kto(
         >>> kto(policy, reference, desirable, kl=torch.tensor([-3.0, 1.0]))  # z0 = 0; sigmoid(-0.2), ...
         tensor([0.4502, 0.5498, 0.5000])
     """
-    rho = log_ratios(policy, reference)[:, 0]
-    only_response("policy", policy)
+    rho = answer_log_ratios(policy, reference)
     if kl.numel() == 0:
         raise ValueError("kto wants at least one mismatched log-ratio in kl, got none")
     s = signs(desirable, rho)
@@ -110,7 +109,6 @@ def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, be
         >>> bco(policy, reference, desirable, shift=torch.tensor(0.0))  # beta rho = 0.2: log(1 + exp(-0.2)), ...
         tensor([0.5981, 0.7981, 0.6931])
     """
-    rho = log_ratios(policy, reference)[:, 0]
-    only_response("policy", policy)
+    rho = answer_log_ratios(policy, reference)
     s = signs(desirable, rho)
     return -logsigmoid(s * (beta * rho - tensor_of("shift", shift, (), rho.dtype).detach()))

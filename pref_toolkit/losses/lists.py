@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, ranked_log_ratios, tensor_of
+from pref_toolkit.losses.inputs import RowError, margin, ranked_log_ratios, tensor_of
 from pref_toolkit.losses.method import ErrorRate, NonNegative, Positive, method
 
 
@@ -68,7 +68,8 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
         ``(B,)`` losses. At policy = reference each is ``log(1 + (s_w - s_l)^alpha)``.
 
     Raises:
-        ValueError: if the records do not hold the same pairs, or a row's scores do not rank the chosen response first.
+        ValueError: if the records do not hold the same pairs.
+        RowError: if a row's scores do not rank the chosen response first.
 
     Example:
         >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
@@ -82,7 +83,7 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
     if not bool((gap > 0).all()):
         row = int((~(gap > 0)).nonzero()[0])
         s_w, s_l = scores[row].tolist()
-        raise ValueError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g} in row {row}")
+        raise RowError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g}", row)
     return -logsigmoid(beta * D - alpha * gap.log())
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, only_response, pair_log_ratios, tensor_of
+from pref_toolkit.losses.inputs import RowError, check_same_pairs, margin, only_response, pair_log_ratios, tensor_of
 from pref_toolkit.losses.method import Between0And1, FlipRate, NonNegative, Positive, method
 
 
@@ -601,7 +601,8 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
         ``(B,)`` losses. At policy = reference each is ``((P_w - 1/2)^2 + (P_l - 1/2)^2) / (2 beta^2)``.
 
     Raises:
-        ValueError: if the records do not hold the same pairs, or a win probability lies outside [0, 1].
+        ValueError: if the records do not hold the same pairs.
+        RowError: if a win probability lies outside [0, 1].
 
     Example:
         >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
@@ -615,7 +616,7 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
     outside = ~((P >= 0) & (P <= 1))
     if bool(outside.any()):
         row, k = outside.nonzero()[0].tolist()
-        raise ValueError(f"win_probabilities must lie in [0, 1], got {P[row, k].item():g} in row {row}, response {k}")
+        raise RowError(f"win_probabilities must lie in [0, 1], got {P[row, k].item():g}", row, response=k)
     return ((rho - (P - 0.5) / beta) ** 2).sum(dim=1) / 2
 
 
@@ -730,7 +731,7 @@ def aot(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
         >>> aot(policy, crossed, beta=0.1)  # 3 is compared with 3, and 0 with 0
         tensor([0.6931, 0.6931])
     """
-    pair_log_ratios(policy, reference)
+    check_same_pairs(policy, reference)
     m = policy.chosen - policy.rejected
     rank = m.argsort(stable=True).argsort()
     return -logsigmoid(beta * (m - (reference.chosen - reference.rejected).sort().values[rank]))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, tensor_of
+from pref_toolkit.losses.inputs import check_same_pairs, margin, tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 from pref_toolkit.losses.pairs import dpo
 
@@ -161,16 +161,14 @@ def ld_dpo(
         >>> ld_dpo(policy, reference, policy_head, reference_head)  # log(1 + exp(-0.25)): the tail's nat counts half
         tensor([0.5759])
     """
-    margin(policy, reference)
+    check_same_pairs(policy, reference)
     shortest = policy.tokens.amin(dim=1, keepdim=True).expand_as(policy.tokens)
     for name, head in (("policy_head", policy_head), ("reference_head", reference_head)):
         if head.tokens.shape != shortest.shape or bool((head.tokens != shortest).any()):
             raise ValueError(f"{name} must hold the first min(n_w, n_l) tokens of each response of the policy's pairs")
-    kept = [
-        Logps(alpha * whole.sums + (1 - alpha) * head.sums, whole.tokens)
-        for whole, head in ((policy, policy_head), (reference, reference_head))
-    ]
-    return dpo(*kept, beta=beta)
+    weighted = lambda whole, head: alpha * whole.sums + (1 - alpha) * head.sums
+    rho = weighted(policy, policy_head) - weighted(reference, reference_head)
+    return -logsigmoid(beta * (rho[:, 0] - rho[:, 1]))
 
 
 @method(paper="Zhou et al. 2024, arXiv:2406.11827", equation="the weighted DPO loss", chapter="methods/token_level")
