@@ -21,6 +21,13 @@ class Logps:
 
     Raises:
         ValueError: if the two shapes differ, are not ``(B, K)``, or a response has no tokens.
+
+    Example:
+        >>> record = Logps(sums=torch.tensor([[-12.0, -15.0]]), tokens=torch.tensor([[4, 10]]))
+        >>> record.chosen, record.rejected
+        (tensor([-12.]), tensor([-15.]))
+        >>> record.per_token().sums  # per token the rejected response is the likelier one
+        tensor([[-3.0000, -1.5000]])
     """
 
     sums: Tensor

@@ -23,7 +23,7 @@ def in_the_form_of(method, prompt, chosen, rejected):
         return [{"prompt": prompt, "completion": text, "label": text is chosen} for text in (chosen, rejected)]
     if "win_probabilities" in needs:
         return [{"prompt": prompt, "responses": [chosen, rejected], "win_probabilities": [0.7, 0.3]}]
-    if "scores" in needs and "policy" in needs:
+    if "scores" in needs:
         return [{"prompt": prompt, "responses": [chosen, rejected], "scores": [1.5, -0.5]}]
     return [{"prompt": prompt, "chosen": chosen, "rejected": rejected}]
 

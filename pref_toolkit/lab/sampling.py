@@ -62,7 +62,7 @@ def rows(
             for pair in given
             for which in ("chosen", "rejected")
         ]
-    if not {"scores", "win_probabilities"} & set(needs) or "policy" not in needs:
+    if not {"scores", "win_probabilities"} & set(needs):
         return list(given)
     out: list[dict[str, Any]] = []
     for pair in given:

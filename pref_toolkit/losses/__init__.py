@@ -11,7 +11,8 @@ name                  shape          what it is
 ``target``            Logps (B, 1)   optional: a supervised response to each prompt, under the policy
 ``policy_head``       Logps (B, 2)   the policy's pairs cut after the first ``min(n_w, n_l)`` tokens
 ``reference_head``    Logps (B, 2)   the same cut of the reference
-``scores``            (B, K)         a judge's score of each response; for a reward model, its own, with gradient
+``rewards``           (B, K)         the rewards that the model in training gives to the responses; with gradient
+``scores``            (B, K)         a judge's score of each response
 ``win_probabilities`` (B, 2)         the probability that each response beats one of the previous iterate
 ``desirable``         (B,) bool      whether the one answer to each prompt is desirable
 ``kl``                any            log-ratios of mismatched prompts and answers of the whole update, nats; no gradient
@@ -20,12 +21,15 @@ name                  shape          what it is
 ``log_weights``       (B, 2)         mean over tokens of ``log pi_t - log sum_v pi_t(v)^2``, policy; no gradient
 ``dispersion``        (B,)           the reference's ``-log(Hbar / log V)`` over its mean on the data; no gradient
 ===================== ============== ==================================================================================
+
+The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.logps import Logps`` and
+``from pref_toolkit.losses import *``.
 """
 
 # The order of definition is the order of METHODS: reward models, pairs, lists, labels, token distributions.
 # isort: off
 from pref_toolkit.losses.method import METHODS, Method, find_method
-from pref_toolkit.losses.inputs import log_ratios, margin
+from pref_toolkit.losses.inputs import RowError, log_ratios, margin
 from pref_toolkit.losses.rewards import bradley_terry, plackett_luce
 from pref_toolkit.losses.pairs import (
     aot,
@@ -59,6 +63,7 @@ from pref_toolkit.losses.token_distributions import ld_dpo, mallows_dpo, tdpo1, 
 __all__ = [
     "METHODS",
     "Method",
+    "RowError",
     "aot",
     "apo_down",
     "apo_zero",

@@ -8,6 +8,23 @@ from torch import Tensor
 from pref_toolkit.logps import Logps
 
 
+class RowError(ValueError):
+    """What a loss says of one row of its input.
+
+    Args:
+        reason: what is wrong, without the place.
+        row: the first row of which it is true, from 0.
+        response: which of the row's responses, from 0, if it is about one.
+    """
+
+    def __init__(self, reason: str, row: int, response: int | None = None) -> None:
+        super().__init__(reason, row, response)
+        self.reason, self.row, self.response = reason, row, response
+
+    def __str__(self) -> str:
+        return f"{self.reason} in row {self.row}" + ("" if self.response is None else f", response {self.response}")
+
+
 def tensor_of(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
     """The input ``name`` in at least ``dtype``. Unchecked, a ``(B, 1)`` would broadcast to ``(B, B)`` in silence.
 
@@ -19,8 +36,8 @@ def tensor_of(name: str, value: Tensor, shape: tuple[int, ...], dtype: torch.dty
     return value.to(torch.promote_types(value.dtype, dtype))
 
 
-def log_ratios(policy: Logps, reference: Logps) -> Tensor:
-    """``rho = l - r``, ``(B, K)`` in nats: how much likelier each response became.
+def check_same_responses(policy: Logps, reference: Logps) -> None:
+    """Refuse records of different shapes.
 
     Raises:
         ValueError: if the records do not hold the same number of prompts and responses.
@@ -30,6 +47,31 @@ def log_ratios(policy: Logps, reference: Logps) -> Tensor:
             "policy and reference must hold the same responses, "
             f"got shapes {tuple(policy.sums.shape)} and {tuple(reference.sums.shape)}"
         )
+
+
+def check_same_pairs(policy: Logps, reference: Logps) -> None:
+    """Refuse records of different shapes, and of anything but pairs.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    check_same_responses(policy, reference)
+    if policy.sums.shape[1] != 2:
+        raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={policy.sums.shape[1]}")
+
+
+def log_ratios(policy: Logps, reference: Logps) -> Tensor:
+    """``rho = l - r``, ``(B, K)`` in nats: how much likelier each response became.
+
+    Raises:
+        ValueError: if the records do not hold the same number of prompts and responses.
+
+    Example:
+        >>> ones = torch.ones(1, 3)
+        >>> log_ratios(Logps(torch.tensor([[-12.0, -15.0, -9.0]]), ones), Logps(torch.full((1, 3), -14.0), ones))
+        tensor([[ 2., -1.,  5.]])
+    """
+    check_same_responses(policy, reference)
     return policy.sums - reference.sums
 
 
@@ -39,8 +81,8 @@ def pair_log_ratios(policy: Logps, reference: Logps) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: if the records do not hold the same number of pairs.
     """
-    rho = Logps(log_ratios(policy, reference), policy.tokens)
-    return rho.chosen, rho.rejected
+    check_same_pairs(policy, reference)
+    return policy.chosen - reference.chosen, policy.rejected - reference.rejected
 
 
 def margin(policy: Logps, reference: Logps) -> Tensor:
@@ -48,6 +90,12 @@ def margin(policy: Logps, reference: Logps) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same number of pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0]), torch.tensor([-15.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0]), torch.tensor([-14.0]))
+        >>> margin(policy, reference)  # (-12 + 14) - (-15 + 14)
+        tensor([3.])
     """
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return rho_w - rho_l
@@ -74,3 +122,13 @@ def only_response(name: str, record: Logps) -> Tensor:
     if record.sums.shape[1] != 1:
         raise ValueError(f"{name} must hold K=1 response to each prompt, got K={record.sums.shape[1]}")
     return record.sums[:, 0]
+
+
+def answer_log_ratios(policy: Logps, reference: Logps) -> Tensor:
+    """``rho`` of the one answer to each prompt, ``(B,)`` in nats.
+
+    Raises:
+        ValueError: if the records do not hold the same single answers.
+    """
+    check_same_responses(policy, reference)
+    return only_response("policy", policy) - only_response("reference", reference)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import log_ratios, only_response, tensor_of
+from pref_toolkit.losses.inputs import answer_log_ratios, tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 
 
@@ -63,9 +63,15 @@ def kto(
 
     Raises:
         ValueError: if the records do not hold the same single answers, the labels do not match, or ``kl`` is empty.
+
+    Example:
+        >>> policy = Logps(torch.tensor([[-12.0], [-12.0], [-14.0]]), torch.ones(3, 1))
+        >>> reference = Logps(torch.full((3, 1), -14.0), torch.ones(3, 1))
+        >>> desirable = torch.tensor([True, False, True])
+        >>> kto(policy, reference, desirable, kl=torch.tensor([-3.0, 1.0]))  # z0 = 0; sigmoid(-0.2), ...
+        tensor([0.4502, 0.5498, 0.5000])
     """
-    rho = log_ratios(policy, reference)[:, 0]
-    only_response("policy", policy)
+    rho = answer_log_ratios(policy, reference)
     if kl.numel() == 0:
         raise ValueError("kto wants at least one mismatched log-ratio in kl, got none")
     s = signs(desirable, rho)
@@ -95,8 +101,14 @@ def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, be
 
     Raises:
         ValueError: if the records do not hold the same single answers, or labels or shift have another shape.
+
+    Example:
+        >>> policy = Logps(torch.tensor([[-12.0], [-12.0], [-14.0]]), torch.ones(3, 1))
+        >>> reference = Logps(torch.full((3, 1), -14.0), torch.ones(3, 1))
+        >>> desirable = torch.tensor([True, False, True])
+        >>> bco(policy, reference, desirable, shift=torch.tensor(0.0))  # beta rho = 0.2: log(1 + exp(-0.2)), ...
+        tensor([0.5981, 0.7981, 0.6931])
     """
-    rho = log_ratios(policy, reference)[:, 0]
-    only_response("policy", policy)
+    rho = answer_log_ratios(policy, reference)
     s = signs(desirable, rho)
     return -logsigmoid(s * (beta * rho - tensor_of("shift", shift, (), rho.dtype).detach()))

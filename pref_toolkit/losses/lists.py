@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, ranked_log_ratios, tensor_of
+from pref_toolkit.losses.inputs import RowError, margin, ranked_log_ratios, tensor_of
 from pref_toolkit.losses.method import ErrorRate, NonNegative, Positive, method
 
 
@@ -37,6 +37,11 @@ def rrhf(policy: Logps, scores: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
 
     Raises:
         ValueError: if the scores are not of the record's shape, or there are fewer than two responses.
+
+    Example:
+        >>> policy = Logps(torch.tensor([[-4.0, -9.0, -6.0]]), torch.tensor([[4, 3, 3]]))
+        >>> rrhf(policy, torch.tensor([[0.1, 0.9, 0.5]]))  # means -1, -3, -2 in the wrong order: 2 + 1 + 1, and 9 nats
+        tensor([13.])
     """
     scores = tensor_of("scores", scores, policy.sums.shape)
     if scores.shape[1] < 2:
@@ -63,7 +68,14 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
         ``(B,)`` losses. At policy = reference each is ``log(1 + (s_w - s_l)^alpha)``.
 
     Raises:
-        ValueError: if the records do not hold the same pairs, or a row's scores do not rank the chosen response first.
+        ValueError: if the records do not hold the same pairs.
+        RowError: if a row's scores do not rank the chosen response first.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> odpo(policy, reference, torch.tensor([[2.0, 1.0], [3.0, 1.0]]))  # a gap of 1: DPO; of 2: log(1 + 2)
+        tensor([0.5544, 1.0986])
     """
     D = margin(policy, reference)
     scores = tensor_of("scores", scores, policy.sums.shape, D.dtype)
@@ -71,7 +83,7 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
     if not bool((gap > 0).all()):
         row = int((~(gap > 0)).nonzero()[0])
         s_w, s_l = scores[row].tolist()
-        raise ValueError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g} in row {row}")
+        raise RowError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g}", row)
     return -logsigmoid(beta * D - alpha * gap.log())
 
 
@@ -95,6 +107,12 @@ def s_dpo(policy: Logps, reference: Logps, *, beta: Positive = 1.0) -> Tensor:
 
     Raises:
         ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+
+    Example:
+        >>> policy = Logps(torch.tensor([[-12.0, -15.0, -9.0], [-14.0, -14.0, -14.0]]), torch.ones(2, 3))
+        >>> reference = Logps(torch.full((2, 3), -14.0), torch.ones(2, 3))
+        >>> s_dpo(policy, reference)  # rho = 2, -1, 5: log(1 + exp(-3) + exp(3)); log 3 at policy = reference
+        tensor([3.0509, 1.0986])
     """
     best, others = ranked_log_ratios(policy, reference)
     return -logsigmoid(-(beta * (others - best)).logsumexp(dim=1))  # log(sum(exp)) overflows at 89 in float32
@@ -120,6 +138,12 @@ def exo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: ErrorRate
 
     Raises:
         ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+
+    Example:
+        >>> policy = Logps(torch.tensor([[-12.0, -15.0], [-14.0, -14.0]]), torch.ones(2, 2))
+        >>> reference = Logps(torch.full((2, 2), -14.0), torch.ones(2, 2))
+        >>> exo(policy, reference, eps=0.1)  # KL from (0.57, 0.43), and from (0.5, 0.5), to (0.9, 0.1)
+        tensor([0.3584, 0.5108])
     """
     best, others = ranked_log_ratios(policy, reference)
     log_p = (beta * torch.cat([best, others], dim=1)).log_softmax(dim=1)

@@ -52,7 +52,13 @@ Between0And1 = Annotated[float, Range(0, closed=False, high=1)]
 
 @dataclass(frozen=True)
 class Method:
-    """One row of the table of methods. Everything but the citation is read from the loss itself."""
+    """One row of the table of methods. Everything but the citation is read from the loss itself.
+
+    Example:
+        >>> from pref_toolkit.losses import METHODS
+        >>> METHODS["dpo"].formula, METHODS["dpo"].needs, METHODS["dpo"].check(beta=0.5)
+        ('-log sigmoid(beta D)', ('policy', 'reference'), {'beta': 0.5})
+    """
 
     loss: Callable[..., Tensor]
     paper: str
@@ -89,8 +95,18 @@ class Method:
 
     @property
     def formula(self) -> str:
-        """The loss in one line: the first literal of its docstring."""
-        return re.search(r"``(.+?)``", self.loss.__doc__ or "").group(1)  # type: ignore[union-attr]
+        """The loss in one line: the first literal of its docstring.
+
+        Raises:
+            Complaint: if there is none. ``python -OO`` strips all docstrings.
+        """
+        literal = re.search(r"``(.+?)``", self.loss.__doc__ or "")
+        if literal is None:
+            raise Complaint(
+                f"method {self.name!r} has no formula: it is the first ``literal`` of the docstring, and python -OO "
+                "strips docstrings"
+            )
+        return literal.group(1)
 
     def check(self, **given: Any) -> dict[str, Any]:
         """The hyperparameters with defaults filled in.
@@ -118,7 +134,16 @@ METHODS: dict[str, Method] = {}
 
 
 def find_method(name: str) -> Method:
-    """A method by name; a ValueError names the nearest if there is none."""
+    """A method by name; a ValueError names the nearest if there is none.
+
+    Example:
+        >>> from pref_toolkit import losses
+        >>> losses.find_method("ipo").hyperparameters
+        {'tau': 0.1}
+        >>> losses.find_method("dpoo")
+        Traceback (most recent call last):
+        pref_toolkit.errors.Complaint: no method 'dpoo': did you mean 'dpo'?
+    """
     if name in METHODS:
         return METHODS[name]
     near = get_close_matches(name, METHODS, n=1)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, only_response, pair_log_ratios, tensor_of
+from pref_toolkit.losses.inputs import RowError, check_same_pairs, margin, only_response, pair_log_ratios, tensor_of
 from pref_toolkit.losses.method import Between0And1, FlipRate, NonNegative, Positive, method
 
 
@@ -33,6 +33,12 @@ def dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> dpo(policy, reference)  # log(1 + exp(-0.3)) at D = 3, log 2 at policy = reference
+        tensor([0.5544, 0.6931])
     """
     return -logsigmoid(beta * margin(policy, reference))
 
@@ -59,6 +65,12 @@ def cdpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> cdpo(policy, reference)  # D = 3: 0.9 * 0.5544 + 0.1 * 0.8544
+        tensor([0.5844, 0.6931])
     """
     t = beta * margin(policy, reference)
     return -(1 - eps) * logsigmoid(t) - eps * logsigmoid(-t)
@@ -85,6 +97,12 @@ def robust_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: Fl
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> robust_dpo(policy, reference)  # D = 3: (0.9 * 0.5544 - 0.1 * 0.8544) / 0.8
+        tensor([0.5169, 0.6931])
     """
     t = beta * margin(policy, reference)
     return (-(1 - eps) * logsigmoid(t) + eps * logsigmoid(-t)) / (1 - 2 * eps)
@@ -107,6 +125,12 @@ def ipo(policy: Logps, reference: Logps, *, tau: Positive = 0.1) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> ipo(policy, reference)  # (3 - 5)^2 and (0 - 5)^2
+        tensor([ 4., 25.])
     """
     return (margin(policy, reference) - 1 / (2 * tau)) ** 2
 
@@ -125,6 +149,12 @@ def hinge_dpo(policy: Logps, reference: Logps, *, gamma: Positive = 0.05) -> Ten
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> hinge_dpo(policy, reference)  # 1 - 0.05 * 3, and 1
+        tensor([0.8500, 1.0000])
     """
     return torch.relu(1 - gamma * margin(policy, reference))
 
@@ -148,6 +178,11 @@ def slic_hf(policy: Logps, target: Logps | None = None, *, delta: NonNegative = 
 
     Raises:
         ValueError: if the record does not hold pairs, or the target does not hold one response to each prompt.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> slic_hf(policy)  # max(0, 1 - 3) + 0.1 * 12, and max(0, 1 - 0) + 0.1 * 14
+        tensor([1.2000, 2.4000])
     """
     return torch.relu(delta - policy.chosen + policy.rejected) - lam * supervised(policy, target)
 
@@ -180,6 +215,11 @@ def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 1.
 
     Raises:
         ValueError: if the record does not hold pairs, or the target does not hold one response to each prompt.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -12.0]), torch.tensor([-20.0, -11.5]), 4, 10)
+        >>> click(policy)  # max(0, 1 - 3) and max(0, 1 + 0.5), each + 12 / 4
+        tensor([3.0000, 4.5000])
     """
     mean = supervised(policy.per_token(), None if target is None else target.per_token())
     return -mean + alpha * torch.relu(gamma - policy.chosen + policy.rejected)
@@ -199,6 +239,11 @@ def simpo(policy: Logps, *, beta: Positive = 2.0, gamma: NonNegative = 1.0) -> T
 
     Raises:
         ValueError: if the record does not hold pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -12.0]), torch.tensor([-20.0, -30.0]), 4, 10)
+        >>> simpo(policy)  # means -3 and -2: log(1 + exp(2 + 1)); equal means: log(1 + exp(1))
+        tensor([3.0486, 1.3133])
     """
     mean = policy.per_token()
     return -logsigmoid(beta * (mean.chosen - mean.rejected) - gamma)
@@ -230,6 +275,11 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
 
     Raises:
         ValueError: if the record does not hold pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -12.0]), torch.tensor([-20.0, -30.0]), 4, 10)
+        >>> orpo(policy)  # means -3 and -2; equal means: 3 + 0.1 log 2
+        tensor([3.1383, 3.0693])
     """
     mean = policy.per_token()
     ratio = log_odds(mean.chosen) - log_odds(mean.rejected)
@@ -256,6 +306,11 @@ def cpo(policy: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Ten
 
     Raises:
         ValueError: if the record does not hold pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]), 4, 10)
+        >>> cpo(policy)  # DPO without a reference, + 12 / 4 and 14 / 4
+        tensor([3.5544, 4.1931])
     """
     return -logsigmoid(beta * (policy.chosen - policy.rejected)) - alpha * policy.per_token().chosen
 
@@ -282,6 +337,12 @@ def dpo_nll(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: Non
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]), 4, 10)
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> dpo_nll(policy, reference)  # DPO's 0.5544 and 0.6931, + 12 / 4 and 14 / 4
+        tensor([3.5544, 4.1931])
     """
     return dpo(policy, reference, beta=beta) - alpha * policy.per_token().chosen
 
@@ -303,6 +364,12 @@ def dpop(policy: Logps, reference: Logps, *, beta: Positive = 0.3, lam: NonNegat
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -15.0]), torch.tensor([-15.0, -18.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> dpop(policy, reference)  # D = 3 twice; the second chosen response lost a nat: 3 - 50
+        tensor([ 0.3412, 14.1000])
     """
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return -logsigmoid(beta * (rho_w - rho_l - lam * torch.relu(-rho_w)))
@@ -327,6 +394,12 @@ def r_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNe
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]), 4, 10)
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> r_dpo(policy, reference)  # log(1 + exp(0.6 - 0.3)), and log(1 + exp(0.6))
+        tensor([0.8544, 1.0375])
     """
     longer = (policy.tokens[:, 0] - policy.tokens[:, 1]).to(policy.sums.dtype)
     return -logsigmoid(beta * margin(policy, reference) + alpha * longer)
@@ -394,6 +467,12 @@ def spin(
 
     Raises:
         ValueError: if the records do not hold the same pairs, or there is no such link.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> spin(policy, reference, link="hinge")  # 1 - 0.1 * 3, and 1
+        tensor([0.7000, 1.0000])
     """
     return named(LINKS, "link", link)(lam * margin(policy, reference))
 
@@ -423,6 +502,12 @@ def gpo(
 
     Raises:
         ValueError: if the records do not hold the same pairs, or there is no such link.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> gpo(policy, reference, link="square")  # (1 - 0.3)^2, and 1
+        tensor([0.4900, 1.0000])
     """
     return named(LINKS, "link", link)(beta * margin(policy, reference))
 
@@ -454,6 +539,12 @@ def f_dpo(
 
     Raises:
         ValueError: if the records do not hold the same pairs, or there is no such divergence.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> f_dpo(policy, reference, divergence="forward_kl")  # g is -exp(-2) and -exp(1)
+        tensor([0.5723, 0.6931])
     """
     derivatives: dict[str, Callable[[Tensor], Tensor]] = {
         "reverse_kl": lambda rho: rho,
@@ -484,6 +575,12 @@ def discopop(policy: Logps, reference: Logps, *, beta: Positive = 0.05, tau: Pos
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> discopop(policy, reference)  # larger at t = 0.15 than at t = 0: it is not monotone
+        tensor([0.8493, 0.8466])
     """
     t = beta * margin(policy, reference)
     # One exponential: sigmoid(t / tau) exp(-t) as a product is 0 * inf far below 0.
@@ -504,14 +601,22 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
         ``(B,)`` losses. At policy = reference each is ``((P_w - 1/2)^2 + (P_l - 1/2)^2) / (2 beta^2)``.
 
     Raises:
-        ValueError: if the records do not hold the same pairs, or a win probability lies outside [0, 1].
+        ValueError: if the records do not hold the same pairs.
+        RowError: if a win probability lies outside [0, 1].
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> win_probabilities = torch.tensor([[1.0, 0.0], [0.5, 0.5]])
+        >>> sppo(policy, reference, win_probabilities, beta=0.1)  # ((2 - 5)^2 + (-1 + 5)^2) / 2, and 0
+        tensor([12.5000,  0.0000])
     """
     rho = torch.stack(pair_log_ratios(policy, reference), dim=1)
     P = tensor_of("win_probabilities", win_probabilities, rho.shape, rho.dtype)
     outside = ~((P >= 0) & (P <= 1))
     if bool(outside.any()):
         row, k = outside.nonzero()[0].tolist()
-        raise ValueError(f"win_probabilities must lie in [0, 1], got {P[row, k].item():g} in row {row}, response {k}")
+        raise RowError(f"win_probabilities must lie in [0, 1], got {P[row, k].item():g}", row, response=k)
     return ((rho - (P - 0.5) / beta) ** 2).sum(dim=1) / 2
 
 
@@ -531,6 +636,12 @@ def nca(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> nca(policy, reference, beta=1.0)  # rho = 2 and -1; at policy = reference 2 log 2
+        tensor([1.3470, 1.3863])
     """
     b_w, b_l = (beta * rho for rho in pair_log_ratios(policy, reference))
     return -logsigmoid(b_w) - (logsigmoid(-b_w) + logsigmoid(-b_l)) / 2
@@ -550,6 +661,12 @@ def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> apo_zero(policy, reference)  # sigmoid(-0.2) + sigmoid(-0.1)
+        tensor([0.9252, 1.0000])
     """
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return torch.sigmoid(-beta * rho_w) + torch.sigmoid(beta * rho_l)
@@ -571,6 +688,12 @@ def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> apo_down(policy, reference)  # sigmoid(0.2) + sigmoid(-0.3)
+        tensor([0.9754, 1.0000])
     """
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return torch.sigmoid(beta * rho_w) + torch.sigmoid(-beta * (rho_w - rho_l))
@@ -598,8 +721,17 @@ def aot(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
 
     Raises:
         ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> aot(policy, reference, beta=0.1)  # all margins of the reference are 0: DPO
+        tensor([0.5544, 0.6931])
+        >>> crossed = Logps.pair(torch.tensor([-14.0, -11.0]), torch.tensor([-14.0, -14.0]))  # its margins: 0 and 3
+        >>> aot(policy, crossed, beta=0.1)  # 3 is compared with 3, and 0 with 0
+        tensor([0.6931, 0.6931])
     """
-    pair_log_ratios(policy, reference)
+    check_same_pairs(policy, reference)
     m = policy.chosen - policy.rejected
     rank = m.argsort(stable=True).argsort()
     return -logsigmoid(beta * (m - (reference.chosen - reference.rejected).sort().values[rank]))

@@ -1,7 +1,7 @@
-"""Losses of a reward model: they read the scores it gives to responses, and no policy.
+"""Losses of a reward model: they read the rewards it gives to responses, and no policy.
 
-Notation of the docstrings: ``s_w, s_l`` are the scores of the chosen and the rejected response of a pair,
-``s_1 ... s_K`` those of K responses, best first.
+Notation of the docstrings: ``s_w, s_l`` are the rewards of the chosen and the rejected response of a pair,
+``s_1 ... s_K`` those of K responses, best first; ``r`` is the reference's log-probability everywhere else.
 """
 
 from __future__ import annotations
@@ -19,49 +19,59 @@ from pref_toolkit.losses.method import NonNegative, method
     equation="the pairwise reward-model loss",
     chapter="foundations/preferences",
 )
-def bradley_terry(scores: Tensor, *, m: NonNegative = 0.0) -> Tensor:
+def bradley_terry(rewards: Tensor, *, m: NonNegative = 0.0) -> Tensor:
     """A reward model from pairs: ``-log sigmoid(s_w - s_l - m)``.
 
     Args:
-        scores: ``(B, 2)`` rewards of the chosen and the rejected response, from the model that is trained.
+        rewards: ``(B, 2)``, of the chosen and the rejected response, from the model that is trained.
         m: margin by which the chosen must lead. Margins that differ between pairs are composed:
-            subtract them from ``scores[:, 0]``.
+            subtract them from ``rewards[:, 0]``.
 
     Returns:
         ``(B,)`` losses. There is no reference; at ``s_w = s_l`` each is ``log(1 + exp(m))``.
 
     Raises:
-        ValueError: if the scores are not ``(B, 2)``.
+        ValueError: if the rewards are not ``(B, 2)``.
+
+    Example:
+        >>> bradley_terry(torch.tensor([[3.0, 1.0], [1.0, 1.0]]))  # log(1 + exp(-2)), and log 2 at equal ones
+        tensor([0.1269, 0.6931])
     """
-    if scores.ndim == 2 and scores.shape[1] != 2:
-        raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={scores.shape[1]}")
-    scores = tensor_of("scores", scores, (len(scores), 2))
-    return -logsigmoid(scores[:, 0] - scores[:, 1] - m)
+    if rewards.ndim == 2 and rewards.shape[1] != 2:
+        raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={rewards.shape[1]}")
+    rewards = tensor_of("rewards", rewards, (len(rewards), 2))
+    return -logsigmoid(rewards[:, 0] - rewards[:, 1] - m)
 
 
 @method(
     paper="Plackett 1975; Luce 1959", equation="the likelihood of a whole ranking", chapter="foundations/preferences"
 )
-def plackett_luce(scores: Tensor) -> Tensor:
+def plackett_luce(rewards: Tensor) -> Tensor:
     """A reward model from rankings: ``-sum_k [s_k - log sum_{j >= k} exp(s_j)]``.
 
     Best first, each response is chosen among those not yet placed. With K=2 this is Bradley-Terry. The order of the
-    columns is the ranking; a policy's ``beta rho`` in place of scores gives DPO's ranking form.
+    columns is the ranking; a policy's ``beta rho`` in place of rewards gives DPO's ranking form.
 
     Args:
-        scores: ``(B, K)`` rewards of K >= 2 responses, best first, from the model that is trained.
+        rewards: ``(B, K)``, of K >= 2 responses, best first, from the model that is trained.
 
     Returns:
-        ``(B,)`` losses. There is no reference; at equal scores each is ``log(K!)``.
+        ``(B,)`` losses. There is no reference; at equal rewards each is ``log(K!)``.
 
     Raises:
-        ValueError: if the scores are not ``(B, K)`` with K >= 2.
+        ValueError: if the rewards are not ``(B, K)`` with K >= 2.
+
+    Example:
+        >>> plackett_luce(torch.tensor([[3.0, 1.0], [1.0, 1.0]]))  # of two responses: Bradley-Terry
+        tensor([0.1269, 0.6931])
+        >>> plackett_luce(torch.zeros(1, 3)).exp()  # 3! rankings, equally likely
+        tensor([6.])
     """
-    if scores.ndim != 2:
-        raise ValueError(f"plackett_luce wants scores of shape (B, K), got {tuple(scores.shape)}")
-    if scores.shape[1] < 2:
-        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={scores.shape[1]}")
-    scores = tensor_of("scores", scores, scores.shape)
-    # Only differences of scores enter, so that large scores cost no precision.
-    places = [(scores[:, k + 1 :] - scores[:, k : k + 1]).logsumexp(dim=1) for k in range(scores.shape[1] - 1)]
+    if rewards.ndim != 2:
+        raise ValueError(f"plackett_luce wants rewards of shape (B, K), got {tuple(rewards.shape)}")
+    if rewards.shape[1] < 2:
+        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={rewards.shape[1]}")
+    rewards = tensor_of("rewards", rewards, rewards.shape)
+    # Only differences of rewards enter, so that large rewards cost no precision.
+    places = [(rewards[:, k + 1 :] - rewards[:, k : k + 1]).logsumexp(dim=1) for k in range(rewards.shape[1] - 1)]
     return -logsigmoid(-torch.stack(places)).sum(dim=0)

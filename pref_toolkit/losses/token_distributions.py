@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import margin, tensor_of
+from pref_toolkit.losses.inputs import check_same_pairs, margin, tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 from pref_toolkit.losses.pairs import dpo
 
@@ -35,6 +35,13 @@ def tdpo1(policy: Logps, reference: Logps, sequence_kl: Tensor, *, beta: Positiv
 
     Raises:
         ValueError: if the records do not hold the same pairs, or ``sequence_kl`` has another shape.
+
+    Example:
+        >>> import torch
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> tdpo1(policy, reference, torch.tensor([[1.0, 4.0], [0.0, 0.0]]))  # 3 - (4 - 1) = 0, and 0
+        tensor([0.6931, 0.6931])
     """
     D = margin(policy, reference)
     K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape, D.dtype)
@@ -63,6 +70,13 @@ def tdpo2(
 
     Raises:
         ValueError: if the records do not hold the same pairs, or ``sequence_kl`` has another shape.
+
+    Example:
+        >>> import torch
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> tdpo2(policy, reference, torch.tensor([[1.0, 4.0], [0.0, 0.0]]))  # log(1 + exp(-0.15)), log 2
+        tensor([0.6210, 0.6931])
     """
     D = margin(policy, reference)
     K = tensor_of("sequence_kl", sequence_kl, policy.sums.shape, D.dtype)
@@ -92,6 +106,13 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
 
     Raises:
         ValueError: if the records do not hold the same pairs, or ``dispersion`` has another shape.
+
+    Example:
+        >>> import torch
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> mallows_dpo(policy, reference, torch.tensor([2.0, 1.0]))  # DPO with beta = 0.2, and log 2
+        tensor([0.4375, 0.6931])
     """
     D = margin(policy, reference)
     phi = tensor_of("dispersion", dispersion, D.shape, D.dtype).detach()
@@ -130,17 +151,24 @@ def ld_dpo(
 
     Raises:
         ValueError: if the records do not hold the same pairs, or a head's lengths are not ``min(n_w, n_l)``.
+
+    Example:
+        >>> import torch
+        >>> policy = Logps(torch.tensor([[-12.0, -15.0]]), torch.tensor([[4, 10]]))
+        >>> reference = Logps(torch.tensor([[-14.0, -14.0]]), torch.tensor([[4, 10]]))
+        >>> policy_head = Logps(torch.tensor([[-12.0, -6.0]]), torch.tensor([[4, 4]]))
+        >>> reference_head = Logps(torch.tensor([[-14.0, -6.0]]), torch.tensor([[4, 4]]))
+        >>> ld_dpo(policy, reference, policy_head, reference_head)  # log(1 + exp(-0.25)): the tail's nat counts half
+        tensor([0.5759])
     """
-    margin(policy, reference)
+    check_same_pairs(policy, reference)
     shortest = policy.tokens.amin(dim=1, keepdim=True).expand_as(policy.tokens)
     for name, head in (("policy_head", policy_head), ("reference_head", reference_head)):
         if head.tokens.shape != shortest.shape or bool((head.tokens != shortest).any()):
             raise ValueError(f"{name} must hold the first min(n_w, n_l) tokens of each response of the policy's pairs")
-    kept = [
-        Logps(alpha * whole.sums + (1 - alpha) * head.sums, whole.tokens)
-        for whole, head in ((policy, policy_head), (reference, reference_head))
-    ]
-    return dpo(*kept, beta=beta)
+    weighted = lambda whole, head: alpha * whole.sums + (1 - alpha) * head.sums
+    rho = weighted(policy, policy_head) - weighted(reference, reference_head)
+    return -logsigmoid(beta * (rho[:, 0] - rho[:, 1]))
 
 
 @method(paper="Zhou et al. 2024, arXiv:2406.11827", equation="the weighted DPO loss", chapter="methods/token_level")
@@ -159,6 +187,13 @@ def wpo(policy: Logps, reference: Logps, log_weights: Tensor, *, beta: Positive 
 
     Raises:
         ValueError: if the records do not hold the same pairs, or ``log_weights`` has another shape.
+
+    Example:
+        >>> import torch
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> wpo(policy, reference, torch.tensor([[0.5, 0.2], [-0.5, -0.2]]))  # 1 and exp(-0.7) times DPO
+        tensor([0.5544, 0.3442])
     """
     loss = dpo(policy, reference, beta=beta)
     w = tensor_of("log_weights", log_weights, policy.sums.shape, loss.dtype).detach()

@@ -19,6 +19,7 @@ from pref_toolkit.data import DataError, Report
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import Method, find_method
+from pref_toolkit.losses.inputs import RowError
 from pref_toolkit.training.policy import View
 
 Readings = dict[str, Tensor]
@@ -155,19 +156,14 @@ class Objective:
         return "policy" not in self.method.needs
 
     @property
-    def names(self) -> list[str]:
-        """The method's ``needs`` as names of ``INPUTS``."""
-        return ["rewards" if self.trains_rewards and name == "scores" else name for name in self.method.needs]
-
-    @property
     def of_policy(self) -> list[str]:
         """The readings that the policy's forward must give."""
-        return sorted({reading for name in self.names if (reading := INPUTS[name].policy)})
+        return sorted({reading for name in self.method.needs if (reading := INPUTS[name].policy)})
 
     @property
     def of_reference(self) -> list[str]:
         """The readings that the reference's forward must give; none if there is no reference."""
-        return sorted({reading for name in self.names if (reading := INPUTS[name].reference)})
+        return sorted({reading for name in self.method.needs if (reading := INPUTS[name].reference)})
 
     def accept(self, examples: list[Encoded], report: Report, on_bad_row: str) -> list[Encoded]:
         """The rows that the method can learn from. If it reads targets and any row has one, each row gets one: its own, or
@@ -195,7 +191,7 @@ class Objective:
 
     def _unfit(self, examples: list[Encoded]) -> str | None:
         """Why the method cannot learn from the last of these rows, or from some of them: the loss's complaint on zeros."""
-        fields = {name: wanted for name in self.names if (wanted := INPUTS[name].field)}
+        fields = {name: wanted for name in self.method.needs if (wanted := INPUTS[name].field)}
         for name, wanted in fields.items():
             if any(getattr(e, name) is None for e in examples):
                 return f"field {wanted!r} is missing, which {self.method.name} reads"
@@ -210,13 +206,13 @@ class Objective:
             self.loss(_zeros(examples))
         except ValueError as error:
             named = ", ".join(repr(f) for f in (responses, *fields.values()))
-            return f"{self.method.name} refuses {named}: {str(error).rpartition(' in row ')[0] or error}"
+            return f"{self.method.name} refuses {named}: {error.reason if isinstance(error, RowError) else error}"
         return None
 
     def loss(self, scored: Scored) -> Tensor:
         """``(B,)`` losses of scored examples."""
         optional = {name: INPUTS[name].make(scored) for name in self.method.optional}
-        return self.method.loss(*(INPUTS[name].make(scored) for name in self.names), **optional, **self.settings)
+        return self.method.loss(*(INPUTS[name].make(scored) for name in self.method.needs), **optional, **self.settings)
 
     def metrics(self, scored: Scored) -> dict[str, float | None]:
         """The metrics of an update, see :mod:`pref_toolkit.metrics`."""

@@ -65,7 +65,7 @@ class Trainer:
     def __init__(self, policy: Policy, objective: Objective, config: TrainConfig) -> None:
         if config.batch_size < (number := policy.devices.num_processes):
             raise Complaint(f"batch_size must be at least the {number} processes that share an update")
-        if DISTRIBUTIONS & {*objective.of_policy} or "dispersion" in objective.names:
+        if DISTRIBUTIONS & {*objective.of_policy} or "dispersion" in objective.method.needs:
             policy.scorer().check_head()
         self.policy, self.objective, self.config = policy, objective, config
         self.weights = policy.weights(objective.views["policy"] or "policy")
@@ -76,7 +76,7 @@ class Trainer:
             store = references.Store(config.reference_store, references.identity(policy, view))
         self.reference = references.Reference(policy, view, objective.of_reference, store)
         self.whole_update: dict[str, WholeUpdate] = {
-            name: WHOLE_UPDATE[name](objective, policy) for name in objective.names if name in WHOLE_UPDATE
+            name: WHOLE_UPDATE[name](objective, policy) for name in objective.method.needs if name in WHOLE_UPDATE
         }
         self.forward_tokens = config.tokens_per_forward
         self.updates = 0

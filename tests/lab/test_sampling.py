@@ -76,7 +76,7 @@ def test_an_unknown_policy_is_refused():
 
 def test_rows_have_the_form_that_a_loss_reads():
     plain = lab.pairs(6, seed=4)
-    assert lab.rows(6, ("policy", "reference"), seed=4) == plain == lab.rows(6, ("scores",), seed=4)
+    assert lab.rows(6, ("policy", "reference"), seed=4) == plain == lab.rows(6, ("rewards",), seed=4)
     labelled = lab.rows(6, ("policy", "reference", "desirable"), seed=4)
     assert [(r["completion"], r["label"]) for r in labelled[:2]] == [
         (plain[0]["chosen"], True),

@@ -93,7 +93,8 @@ def draw(rng: np.random.Generator, examples: int = 64, responses: int = 2) -> Si
         head_l=l * shortest / n * rng.uniform(0.5, 1, shape),
         head_r=r * shortest / n * rng.uniform(0.5, 1, shape),
         head_n=shortest,
-        scores=rng.integers(-3, 4, shape) / 2,  # few values, so that some are equal
+        rewards=rng.integers(-3, 4, shape) / 2,  # few values, so that some are equal
+        scores=rng.integers(-3, 4, shape) / 2,
         win_probabilities=rng.uniform(0, 1, shape),
         desirable=rng.random(examples) < 0.4,
         kl=rng.normal(2, 6, 50),  # both signs, mean above 0
@@ -127,11 +128,11 @@ def mean(x):
 
 
 def bradley_terry(x, m):
-    return sp(-(x.scores[:, 0] - x.scores[:, 1] - m))
+    return sp(-(x.rewards[:, 0] - x.rewards[:, 1] - m))
 
 
 def plackett_luce(x):
-    s = x.scores
+    s = x.rewards
     return -sum(s[:, k] - logsumexp(s[:, k:], axis=1) for k in range(s.shape[1]))
 
 
@@ -331,7 +332,7 @@ def wpo(x, beta):
     return np.minimum(1, np.exp(x.log_weights.sum(axis=1))) * sp(-beta * margin(x))
 
 
-SCORES = ("scores",)
+REWARDS = ("rewards",)
 POLICY = ("policy",)
 BOTH = ("policy", "reference")
 
@@ -340,6 +341,7 @@ per_prompt: Change = lambda x: {"l": x.l + np.linspace(-9, 9, len(x.l))[:, None]
 with_reference: Change = lambda x: {"l": x.l + 3 * np.cos(x.n), "r": x.r + 3 * np.cos(x.n)}
 lengths: Change = lambda x: {"n": x.n[:, ::-1] + 4, "head_n": 4 + x.head_n}
 repeated: Change = lambda x: {"l": 2 * x.l, "n": 2 * x.n}
+shifted_rewards: Change = lambda x: {"rewards": x.rewards + np.arange(len(x.rewards))[:, None]}
 shifted_scores: Change = lambda x: {"scores": x.scores + np.arange(len(x.scores))[:, None]}
 
 RATIOS = {"the same nats under policy and reference": with_reference, "other token counts": lengths}
@@ -362,21 +364,21 @@ ROWS: dict[str, Row] = {
     "bradley_terry": Row(
         bradley_terry,
         lambda x, m: np.log1p(np.exp(m)),
-        SCORES,
+        REWARDS,
         {"m": 0.0},
         ({"m": 0.7},),
-        {"the same score on both responses": shifted_scores},
-        moves=SCORES,
+        {"the same reward on both responses": shifted_rewards},
+        moves=REWARDS,
     ),
     "plackett_luce": Row(
         plackett_luce,
         lambda x: np.log(24),
-        SCORES,
+        REWARDS,
         {},
         (),
-        {"the same score on all responses": shifted_scores},
+        {"the same reward on all responses": shifted_rewards},
         responses=4,
-        moves=SCORES,
+        moves=REWARDS,
         printed=False,
     ),
     "dpo": on_margins(dpo, {"beta": 0.1}, {"beta": 0.7}),
@@ -614,11 +616,11 @@ pairs: Change = lambda x: {"l": x.l[:, :2], "r": x.r[:, :2], "n": x.n[:, :2]}
 
 LIMITS = [
     Limit(
-        "two responses", "plackett_luce", {}, "bradley_terry", {"m": 0.0}, given=lambda x: {"scores": x.scores[:, :2]}
+        "two responses", "plackett_luce", {}, "bradley_terry", {"m": 0.0}, given=lambda x: {"rewards": x.rewards[:, :2]}
     ),
     Limit(
-        "beta rho as the score", "bradley_terry", {}, "dpo", {"beta": 0.7},
-        given=lambda x: {"scores": 0.7 * (x.l - x.r)},
+        "beta rho as the reward", "bradley_terry", {}, "dpo", {"beta": 0.7},
+        given=lambda x: {"rewards": 0.7 * (x.l - x.r)},
     ),
     Limit("no wrong labels", "cdpo", {"beta": 0.7, "eps": 0.0}, "dpo", {"beta": 0.7}),
     Limit("no flipped labels", "robust_dpo", {"beta": 0.7, "eps": 0.0}, "dpo", {"beta": 0.7}),

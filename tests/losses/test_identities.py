@@ -1,5 +1,6 @@
 """Closed forms, optima and shapes that no table of values shows: what must hold of the losses, each computed."""
 
+import pickle
 from itertools import permutations
 
 import pytest
@@ -279,19 +280,22 @@ def test_tdpo_stops_the_gradient_of_the_chosen_only_in_its_second_version():
 
 
 @pytest.mark.parametrize(
-    "loss, argument, wrong, message",
+    "loss, argument, wrong, reason, row, response",
     [
-        (losses.odpo, "scores", [[2.0, 1.0], [1.0, 1.0]], "higher, got 1 against 1 in row 1"),
-        (losses.odpo, "scores", [[2.0, 3.0], [1.0, 0.0]], "higher, got 2 against 3 in row 0"),
-        (losses.odpo, "scores", [[2.0, 1.0], [float("nan"), 0.0]], "higher, got nan against 0 in row 1"),
-        (losses.sppo, "win_probabilities", [[1.0, 0.0], [0.5, 1.5]], r"in \[0, 1\], got 1.5 in row 1, response 1"),
-        (losses.sppo, "win_probabilities", [[float("nan"), 0.0], [0.5, 0.5]], r"got nan in row 0, response 0"),
+        (losses.odpo, "scores", [[2.0, 1.0], [1.0, 1.0]], "higher, got 1 against 1", 1, None),
+        (losses.odpo, "scores", [[2.0, 3.0], [1.0, 0.0]], "higher, got 2 against 3", 0, None),
+        (losses.odpo, "scores", [[2.0, 1.0], [float("nan"), 0.0]], "higher, got nan against 0", 1, None),
+        (losses.sppo, "win_probabilities", [[1.0, 0.0], [0.5, 1.5]], "in [0, 1], got 1.5", 1, 1),
+        (losses.sppo, "win_probabilities", [[float("nan"), 0.0], [0.5, 0.5]], "in [0, 1], got nan", 0, 0),
     ],
 )
-def test_impossible_inputs_are_named_by_row(loss, argument, wrong, message):
+def test_impossible_inputs_are_named_by_row(loss, argument, wrong, reason, row, response):
     records = pairs([0.0, 0.0], [0.0, 0.0]), pairs([0.0, 0.0], [0.0, 0.0])
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(losses.RowError) as raised:
         loss(*records, **{argument: torch.tensor(wrong)})
+    for error in (raised.value, pickle.loads(pickle.dumps(raised.value))):  # as it comes from another process
+        assert error.reason.endswith(reason) and (error.row, error.response) == (row, response)
+        assert str(error) == f"{error.reason} in row {row}" + (f", response {response}" if response is not None else "")
 
 
 def test_labels_must_be_booleans():

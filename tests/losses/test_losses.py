@@ -75,7 +75,8 @@ def extremes(name: str, options: tuple[str, ...], tokens: tuple[int, int]) -> Si
     some = {"target_l": rng.choice(EXTREMES, (B, 1)), "target_n": n[:, :1]}
     some |= {"head_l": rng.choice(EXTREMES, (B, K)), "head_r": rng.choice(EXTREMES, (B, K)), "head_n": 0 * n + n.min()}
     some |= {"win_probabilities": rng.choice([0, 1e-6, 0.5, 1], (B, K)), "desirable": rng.random(B) < 0.5}
-    some |= {"scores": rng.choice([*EXTREMES, 1e-6, 1e4], (B, K)), "kl": rng.choice([-1e4, 1e4, 1.0], 50)}
+    some |= {k: rng.choice([*EXTREMES, 1e-6, 1e4], (B, K)) for k in ("rewards", "scores")}
+    some |= {"kl": rng.choice([-1e4, 1e4, 1.0], 50)}
     some |= {"sequence_kl": -rng.choice(EXTREMES, (B, K)), "dispersion": rng.choice([0, 1e-6, 1, 50], B)}
     some |= {"log_weights": rng.choice([*EXTREMES, 10.0], (B, K)), "shift": np.array(1e3)}
     x = only(SimpleNamespace(l=l, r=r, n=n, **some), options)
@@ -186,7 +187,7 @@ def at_start(name: str, x: SimpleNamespace) -> SimpleNamespace:
     if "reference" in ROWS[name].needs:
         nothing = {"sequence_kl": 0 * x.l, "kl": 0 * x.kl, "shift": 0 * x.shift}
         return changed(x, r=x.l, head_r=x.head_l, **nothing)
-    return changed(x, **{k: getattr(x, k)[:, :1].repeat(x.l.shape[1], axis=1) for k in ("l", "n", "scores")})
+    return changed(x, **{k: getattr(x, k)[:, :1].repeat(x.l.shape[1], axis=1) for k in ("l", "n", "rewards")})
 
 
 @settings
@@ -264,8 +265,8 @@ def test_records_of_another_size_are_refused(name):
 def test_inputs_of_another_shape_are_refused_not_broadcast(name):
     given = arguments(name, inputs(name, ROWS[name].optional))
     for argument in set(given) - {"policy", "kl"}:
-        if given.keys() == {"scores"}:
-            wrong = given["scores"][:, :1]
+        if given.keys() == {"rewards"}:
+            wrong = given["rewards"][:, :1]
         elif argument in RECORDS:
             wrong = Logps(given[argument].sums[:1], given[argument].tokens[:1])
         else:
@@ -337,7 +338,8 @@ def symbols_of(name: str, x: SimpleNamespace, setting) -> dict:
     known |= {"l_w": l_w, "l_l": l_l, "r_w": r_w, "r_l": r_l, "n_w": n_w, "n_l": n_l}
     known |= {"lbar_w": l_w / n_w, "lbar_l": l_l / n_l, "rho_w": l_w - r_w, "rho_l": l_l - r_l}
     known |= {"D": l_w - r_w - l_l + r_l, "phi": x.dispersion}
-    known |= dict(zip(("s_w", "s_l"), x.scores.T)) | dict(zip(("P_w", "P_l"), x.win_probabilities.T))
+    known |= dict(zip(("s_w", "s_l"), x.rewards.T if "rewards" in ROWS[name].needs else x.scores.T))
+    known |= dict(zip(("P_w", "P_l"), x.win_probabilities.T))
     known |= dict(zip(("K_w", "K_l"), x.sequence_kl.T)) | dict(zip(("w_w", "w_l"), x.log_weights.T))
     known |= dict(zip(("m", "m_ref"), same_rank(x))) if name == "aot" else {}
     target, tokens = (x.target_l[:, 0], x.target_n[:, 0]) if hasattr(x, "target_l") else (l_w, n_w)

@@ -3,6 +3,8 @@
 import inspect
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -17,6 +19,27 @@ def test_a_method_knows_its_loss_and_its_source():
     assert dpo.hyperparameters == {"beta": 0.1}
     assert dpo.formula == "-log sigmoid(beta D)"
     assert (dpo.paper, dpo.equation, dpo.chapter) == ("Rafailov et al. 2023, arXiv:2305.18290", "eq. 7", "methods/dpo")
+
+
+def test_without_docstrings_only_the_formula_is_missing():
+    """In a process of its own: ``python -OO`` strips docstrings."""
+    ask = """
+import torch
+from pref_toolkit import losses
+from pref_toolkit.logps import Logps
+pair = Logps.pair(torch.tensor([-12.0]), torch.tensor([-15.0]))
+dpo = losses.METHODS["dpo"]
+print(dpo.loss.__doc__, dpo.check(), dpo.needs, dpo.loss(pair, pair))
+try:
+    dpo.formula
+except ValueError as complaint:
+    print(complaint)
+"""
+    done = subprocess.run([sys.executable, "-OO", "-B", "-c", ask], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "None {'beta': 0.1} ('policy', 'reference') tensor([0.6931])",
+        "method 'dpo' has no formula: it is the first ``literal`` of the docstring, and python -OO strips docstrings",
+    ]
 
 
 def test_every_method_is_public():
