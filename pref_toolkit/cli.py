@@ -10,16 +10,17 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterator
+from argparse import ArgumentParser as PlainParser
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields
 from difflib import get_close_matches
-from itertools import count
+from itertools import count, takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
-import yaml
-from jsonargparse import ArgumentError, ArgumentParser, Namespace
+from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
+from yaml import YAMLError
 
 from pref_toolkit.errors import Complaint, NotFiniteError, Terminated
 from pref_toolkit.training.config import TrainConfig
@@ -36,17 +37,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    known: list[str] = list(COMMANDS)
     try:
-        parser, flags = build_parser(argv)
-        known += flags
+        parser = build_parser(argv)
         arguments = parser.parse_args(argv)
         if arguments.command is None:
             parser.print_help()
             return 0
         return COMMANDS[arguments.command](arguments[arguments.command]) or 0
     except ArgumentError as error:
-        return _complain(_with_nearest(str(error), known))
+        return _complain(_sentence(error))
     except Complaint as error:
         return _complain(str(error))
     except NotFiniteError as error:
@@ -74,70 +73,93 @@ def _spoken() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def build_parser(argv: list[str]) -> tuple[ArgumentParser, list[str]]:
-    """The parser for ``argv`` and the names of its options.
+def build_parser(argv: list[str]) -> ArgumentParser:
+    """The parser for ``argv``: ``--method`` and ``--model`` decide the other options of ``train`` and their defaults.
 
-    ``train`` takes the hyperparameters of the method it is asked for, with the lab's own defaults if it trains there.
+    Raises:
+        Complaint: for an unknown command, option or key of the configuration file, with the nearest known name.
     """
+    if argv and not argv[0].startswith("-"):
+        _require(argv[0], COMMANDS, f"no command {argv[0]!r}")
     parser = ArgumentParser(
-        prog="pref-toolkit", description="Preference optimisation of language models.", exit_on_error=False
+        prog="pref-toolkit",
+        description="Preference optimisation of language models.",
+        exit_on_error=False,
+        allow_abbrev=False,
     )
     commands = parser.add_subcommands(required=False, dest="command")
-    made = {name: ArgumentParser(exit_on_error=False, description=run.__doc__) for name, run in COMMANDS.items()}
+    for name, run in COMMANDS.items():
+        command = ArgumentParser(exit_on_error=False, description=run.__doc__)
+        if name in OPTIONS:
+            OPTIONS[name](command, argv if argv[:1] == [name] else [])
+        commands.add_subcommand(name, command, help=(run.__doc__ or "").partition("\n")[0])
+        if argv[:1] == [name]:
+            known = ["help", *vars(command.get_defaults())]
+            for flag in filter(None, map(FLAG.match, takewhile(lambda argument: argument != "--", argv))):
+                _require(flag[1], known, f"unrecognized arguments: --{flag[1]}")
+    return parser
 
-    train = made["train"]
-    train.add_argument("--config", action="config", help="YAML file with any of these settings")
-    train.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists")
-    train.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
-    train.add_argument(
+
+def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.add_argument("--config", type=str | None, default=None, help="YAML file with any of these settings")
+    parser.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists")
+    parser.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
+    parser.add_argument(
         "--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own"
     )
-    train.add_argument(
+    parser.add_argument(
         "--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint"
     )
-    train.add_class_arguments(TrainConfig, skip={"resume"})
-    if argv[:1] == ["train"]:
-        from pref_toolkit.losses import find_method
+    parser.add_class_arguments(TrainConfig, skip={"resume"})
+    if not argv:
+        return
+    from pref_toolkit.losses import find_method
 
-        method = find_method(str(_asked_for("method", argv, "dpo")))
-        for name, default in method.hyperparameters.items():
-            kind = get_type_hints(method.loss)[name]
-            train.add_argument(
-                f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbols"
-            )
-        if _asked_for("model", argv, "lab") == "lab":
-            from pref_toolkit.lab.defaults import defaults
+    first = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("config", "method", "model"):
+        first.add_argument(f"--{name}")
+    flags, _ = first.parse_known_args(argv)
+    file = _settings(flags.config) if flags.config is not None else {}
+    method = find_method(str(flags.method or file.get("method", "dpo")))
+    for name, default in method.hyperparameters.items():
+        kind = get_type_hints(method.loss)[name]
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbols")
+    if (flags.model or file.get("model", "lab")) == "lab":
+        from pref_toolkit.lab.defaults import defaults
 
-            train.set_defaults(defaults(method.name))
+        parser.set_defaults(defaults(method.name))
+    known = vars(parser.get_defaults()).keys() - {"config"}
+    for name in file:
+        _require(str(name), known, f"{flags.config}: no setting {str(name)!r}")
+    checked = parser.parse_object(file)
+    parser.set_defaults({name: checked[name] for name in file})  # defaults, because a flag overrides the file
 
-    model_help = "the directory of a run, a hub id, `tiny` or `lab`"
-    evaluate = made["evaluate"]
-    evaluate.add_argument("--model", type=str, required=True, help=model_help)
-    evaluate.add_argument(
+
+MODEL_HELP = "the directory of a run, a hub id, `tiny` or `lab`"
+
+
+def _evaluate_options(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument(
         "--data", type=str | None, default=None, help="preferences; a lab model without them meets the gold reward"
     )
-    evaluate.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    evaluate.add_argument("--seed", type=int, default=0, help="of the lab's prompts and samples")
+    parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
+    parser.add_argument("--seed", type=int, default=0, help="of the lab's prompts and samples")
 
-    generate = made["generate"]
-    generate.add_argument("--model", type=str, required=True, help=model_help)
-    generate.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
-    generate.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time")
-    generate.add_argument("--seed", type=int, default=0, help="of the samples")
-    generate.add_argument("prompt", nargs="+", help="one or more prompts")
 
-    check = made["check-data"]
-    check.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
-    check.add_argument("--model", type=str, default="tiny", help="whose tokenizer counts the tokens")
-    check.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    check.add_argument("--method", type=str | None, default=None, help="whose needs the rows must meet too")
+def _generate_options(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
+    parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("prompt", nargs="+", help="one or more prompts")
 
-    for name, sub in made.items():
-        commands.add_subcommand(name, sub, help=(COMMANDS[name].__doc__ or "").partition("\n")[0])
-    options = (
-        [a.option_strings[0] for a in made[argv[0]]._actions if a.option_strings] if argv and argv[0] in made else []
-    )
-    return parser, [option.lstrip("-") for option in options]
+
+def _check_data_options(parser: ArgumentParser, argv: list[str]) -> None:
+    parser.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
+    parser.add_argument("--model", type=str, default="tiny", help="whose tokenizer counts the tokens")
+    parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
+    parser.add_argument("--method", type=str | None, default=None, help="whose needs the rows must meet too")
 
 
 def train(arguments: Namespace) -> None:
@@ -273,50 +295,54 @@ COMMANDS: dict[str, Callable[[Namespace], int | None]] = {
     "methods": methods,
 }
 
+OPTIONS: dict[str, Callable[[ArgumentParser, list[str]], None]] = {
+    "train": _train_options,
+    "evaluate": _evaluate_options,
+    "generate": _generate_options,
+    "check-data": _check_data_options,
+}
+
 
 def _complain(sentence: str) -> int:
     print(f"pref-toolkit: {sentence}", file=sys.stderr)
     return 2
 
 
-def _with_nearest(complaint: str, known: list[str]) -> str:
-    """The parser's complaint on one line, with the nearest known name if it is about an unknown one."""
-    complaint = re.sub(r"\s*\n\s*", " ", complaint)
-    complaint = re.sub(r'Parser key "(\w+)"', r"\1", complaint)
-    complaint = re.sub(r"<class '(\w+)'>|typing\.", r"\1", complaint)
-    complaint = re.sub(
-        r"Does not validate against any of the Union subtypes Subtypes: \[([^\]]*)\].*Given value: ",
-        lambda found: f"Expected {found[1].replace(', NoneType', ' or nothing')}. Got value: ",
-        complaint,
+def _sentence(error: ArgumentError) -> str:
+    """The parser's message on one line, with types and settings by their names."""
+    text = " ".join(str(error).split())
+    text = re.sub(r"Parser key \"(\w+)\"|<class '(\w+)'>|typing\.", lambda found: found[1] or found[2] or "", text)
+    return re.sub(
+        r"Does not validate .*Subtypes: \[(.*)\] Errors: .* Given value:",
+        lambda found: f"Expected {found[1].replace(', NoneType', ' or nothing')}. Got value:",
+        text,
     )
-    unknown = re.search(
-        r"unrecognized arguments: --([\w.]+)|does not accept option '([\w.]+)'|invalid choice: '([\w-]+)'", complaint
-    )
-    if unknown:
-        near = get_close_matches(next(filter(None, unknown.groups())), known, n=1)
-        complaint += f"; did you mean {near[0]!r}?" if near else ""
-    return complaint
+
+
+def _require(name: str, known: Collection[str], complaint: str) -> None:
+    """Complain about a name that is not known, and say the nearest one that is."""
+    if name not in known:
+        near = get_close_matches(name, known, n=1)
+        raise Complaint(complaint + (f"; did you mean {near[0]!r}?" if near else ""))
+
+
+FLAG = re.compile(r"^--([\w-]+)(?=$|=)")
 
 
 def _underscored(argument: str) -> str:
     """``--max-steps`` and ``--max_steps`` are the same option."""
-    name, equals, value = argument.partition("=")
-    return name.replace("-", "_").replace("__", "--", 1) + equals + value if name.startswith("--") else argument
+    return FLAG.sub(lambda flag: "--" + flag[1].replace("-", "_"), argument)
 
 
-def _asked_for(name: str, argv: list[str], default: Any) -> Any:
-    """The value of an option before the parser is complete: from the flags, else from the configuration file."""
-    for place, argument in enumerate(argv):
-        if argument.startswith(f"--{name}="):
-            return argument.partition("=")[2]
-        if argument == f"--{name}" and place + 1 < len(argv):
-            return argv[place + 1]
-    file = None if name == "config" else _asked_for("config", argv, None)
+def _settings(file: str) -> dict[str, Any]:
+    """The content of a YAML file, read as the parser reads values: only plain data, and ``1e-4`` is a number."""
     try:
-        content = yaml.safe_load(Path(file).read_text()) if file else None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
-        return default  # the parser will say what is wrong with the file
-    return content.get(name, default) if isinstance(content, dict) else default
+        content = get_loader("yaml")(Path(file).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, YAMLError) as error:
+        raise Complaint(f"{file} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise Complaint(f"{file} must hold settings, one `name: value` a line")
+    return content
 
 
 def _free_directory(name: str) -> str:

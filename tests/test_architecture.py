@@ -8,7 +8,21 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pref_toolkit"
-ORDER = ["errors", "logps", "losses", "metrics", "data", "training", "loops", "lab", "figures", "report", "cli"]
+ORDER = [
+    "errors",
+    "logps",
+    "losses",
+    "metrics",
+    "data",
+    "training",
+    "loops",
+    "lab",
+    "markup",
+    "tables",
+    "figures",
+    "report",
+    "cli",
+]
 FORBIDDEN_NAMES = {"utils", "helpers", "misc", "base", "core"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
@@ -103,6 +117,7 @@ HEAVY = {
         ("import pref_toolkit", set()),
         ("from pref_toolkit.cli import main; main(['--help'])", set()),
         ("from pref_toolkit import losses", {"torch", "numpy"}),
+        ("from pref_toolkit import tables", {"torch", "numpy"}),
         ("from pref_toolkit.cli import main; main(['train', '--method', 'dppo'])", {"torch", "numpy"}),
         ("from pref_toolkit.cli import main; main(['train', '--model', 'tiny', '--help'])", {"torch", "numpy"}),
     ],

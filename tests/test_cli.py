@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pref_toolkit.cli import main
+from pref_toolkit.cli import COMMANDS, build_parser, main
 
 REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_dev.jsonl.gz"
 QUICK = [
@@ -85,6 +85,17 @@ def test_a_yaml_key_and_a_flag_are_the_same_thing(capsys, data, tmp_path):
     assert json.loads((output / "metrics.jsonl").read_text())["loss"] == pytest.approx(1.0)  # 1 / (4 tau^2)
 
 
+@pytest.mark.parametrize("flag_first", [True, False])
+def test_a_flag_overrides_the_file(flag_first, tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("method: simpo\ngamma: 1\nmodel: tiny\nlearning_rate: 1e-3\nresume: true\noutput: here\n")
+    given = [["--gamma", "0.25"], ["--config", str(file)]]
+    argv = ["train", *given[not flag_first], *given[flag_first]]
+    arguments = build_parser(argv).parse_args(argv).train
+    assert (arguments.gamma, arguments.learning_rate, arguments.resume) == (0.25, 1e-3, True)
+    assert isinstance(arguments.learning_rate, float)
+
+
 def test_a_choice_is_a_word_on_the_command_line_and_in_yaml(capsys, data, tmp_path):
     file = tmp_path / "run.yaml"
     settings = f"method: f_dpo\ndivergence: forward_kl\nmodel: tiny\ndata: {data}\n"
@@ -123,6 +134,7 @@ def test_a_mistake_is_answered_in_one_sentence(mistake, capsys, data, tmp_path, 
 HOSTILE = {
     "a python object": "seed: !!python/object/apply:os.system ['touch canary']\n",
     "an unknown key": "btch_size: 3\n",
+    "a word for a number": "max_steps: ten\n",
     "no mapping": "- 1\n- 2\n",
 }
 
@@ -203,6 +215,23 @@ def test_help_is_offered_for_each_command(capsys):
         except SystemExit as leave:
             assert leave.code == 0
         assert "pref-toolkit" in capsys.readouterr().out
+
+
+def test_help_does_not_need_docstrings():
+    command = [sys.executable, "-OO", "-m", "pref_toolkit", "--help"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert done.returncode == 0, done.stderr
+    assert all(f"    {name}" in done.stdout for name in COMMANDS)
+
+
+def test_a_prompt_may_look_like_a_flag():
+    argv = ["generate", "--model", "tiny", "--", "--help me", "--max-tokens"]
+    assert build_parser(argv).parse_args(argv).generate.prompt == argv[-2:]
+
+
+def test_an_unknown_command_is_answered_with_the_nearest(capsys):
+    code, _, err = said(capsys, "trian")
+    assert code == 2 and "did you mean 'train'" in err
 
 
 def test_a_run_that_diverges_exits_3(capsys, data, tmp_path):

@@ -11,8 +11,6 @@ import numpy as np
 import pytest
 
 from pref_toolkit import figures
-from pref_toolkit.losses import METHODS
-from pref_toolkit.losses.disagreements import DISAGREEMENTS
 
 PAGES = {"white": "#ffffff", "dark": "#121212"}
 X = np.linspace(0, 1, 50)
@@ -174,58 +172,3 @@ def test_panels_are_pictures_of_their_own_under_one_name() -> None:
 def test_the_same_numbers_give_the_same_bytes() -> None:
     assert str(figures.show(picture(), alt="One.")) == str(figures.show(picture(), alt="One."))
     assert knob() == knob()
-
-
-@pytest.mark.parametrize("name", METHODS)
-def test_facts_are_those_of_the_table(name: str) -> None:
-    method = METHODS[name]
-    cells = ["".join(e.itertext()) for e in elements(str(figures.facts(method))) if e.tag == "td"]
-    assert cells[0] == name
-    assert cells[1] == method.formula
-    assert cells[2] == method.reads
-    assert all(f"{k} = {v}" in cells[3] for k, v in method.hyperparameters.items())
-    assert cells[4] == f"{method.paper}, {method.equation}"
-
-
-def rows_of(table: figures.Table) -> list[list[str]]:
-    """The cells of each row but the header, as text."""
-    _, header, *rows = table._repr_markdown_().removesuffix("\n:::").split("\n* - ")
-    found = [re.sub(r"\\(.)", r"\1", row).split("\n  - ") for row in rows]
-    assert all(len(row) == len(header.split("\n  - ")) for row in found)
-    return found
-
-
-def test_the_table_of_methods_has_every_fact_of_every_method() -> None:
-    rows = rows_of(figures.methods_table(METHODS))
-    for method, (name, formula, given, source) in zip(METHODS.values(), rows, strict=True):
-        assert name == f"`{method.name}`, in {{doc}}`/{method.chapter}`"
-        assert formula == f"`{method.formula}`"
-        assert given.startswith(f"{method.reads}; ")
-        assert all(f"{k} = {v}" in given for k, v in method.hyperparameters.items())
-        assert source == f"{method.paper}, {method.equation}"
-
-
-def test_the_table_of_disagreements_has_both_numbers() -> None:
-    rows = rows_of(figures.disagreements_table(DISAGREEMENTS))
-    for entry, (names, ours, theirs) in zip(DISAGREEMENTS.values(), rows, strict=True):
-        assert names.replace("`", "").split(", ") == list(entry.methods)
-        for cell, words, number in zip((ours, theirs), (entry.ours, entry.theirs), entry.numbers(), strict=True):
-            shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
-            assert shown and shown[2] == words
-            assert float(shown[1].replace(",", "")) == pytest.approx(number, rel=1e-3)
-
-
-def test_the_lab_table_has_a_row_for_each_method_the_most_accurate_first() -> None:
-    from pref_toolkit.lab import table
-
-    made = table.summary()
-    rows = [["".join(cell.itertext()) for cell in row] for row in elements(str(figures.lab_table())) if row.tag == "tr"]
-    assert rows[0][0] == "method" and rows[0][-1] == "setting"
-    assert [row[0] for row in rows[1:]] == sorted(made, key=lambda name: -made[name]["accuracy"][0])
-    mean, spread = made["ipo"]["accuracy"]
-    (ipo,) = [row for row in rows if row[0] == "ipo"]
-    setting = made["ipo"]["setting"]
-    assert ipo[1] == f"{100 * mean:.1f} ± {100 * spread:.1f}"
-    assert ipo[-1] == f"tau {setting['tau']}, rate {setting['learning_rate']}"
-    with pytest.raises(KeyError):
-        figures.lab_table("no such method")

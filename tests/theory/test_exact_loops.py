@@ -10,11 +10,14 @@ from pref_toolkit import losses
 from pref_toolkit.logps import Logps
 from pref_toolkit.theory import bandits
 from pref_toolkit.theory.bandits import Comparisons, minimise
-from pref_toolkit.theory.best_of_n import best_of_n
-from pref_toolkit.theory.displacement import displacement
-from pref_toolkit.theory.nash import mixture, nash_policy
-from pref_toolkit.theory.rso import acceptance
-from pref_toolkit.theory.spin import spin_update
+from pref_toolkit.theory.exact_loops import (
+    acceptance,
+    best_of_n,
+    displacement,
+    mixture,
+    nash_policy,
+    spin_update,
+)
 
 REFERENCE = torch.tensor([0.5, 0.3, 0.15, 0.05], dtype=torch.float64)
 REWARD = torch.tensor([0.2, -0.4, 1.0, 0.2], dtype=torch.float64)

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from pref_toolkit.training.inputs import INPUTS, Inputs, mismatched
 from safetensors.torch import load_file
 from test_scoring import SHAPES, SMALL, examples_of, model_of
 from transformers import CohereConfig
@@ -16,7 +17,6 @@ from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import ModelError, NotFiniteError
 from pref_toolkit.losses import METHODS
 from pref_toolkit.training import head, inputs, models
-from pref_toolkit.training.inputs import INPUTS, Inputs, mismatched
 from pref_toolkit.training.models import tiny, trainable, with_adapters
 from pref_toolkit.training.references import readings_of
 from pref_toolkit.training.scoring import Scorer, reference

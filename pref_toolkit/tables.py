@@ -1,0 +1,120 @@
+"""Facts about methods -> tables: HTML for a facts box or the lab's numbers, Markdown for tables with links."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pref_toolkit.losses import Method
+from pref_toolkit.losses.disagreements import Disagreement
+from pref_toolkit.markup import Html
+
+
+def _defaults(method: Method) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in method.hyperparameters.items())
+
+
+def facts(method: Method) -> Html:
+    """A row of the table of methods as an HTML table: loss, what it reads, hyperparameters with defaults, source."""
+    rows = {
+        "name": f"<code>{method.name}</code>",
+        "loss per example": f"<code>{html.escape(method.formula)}</code>",
+        "reads": method.reads,
+        "hyperparameters": _defaults(method) or "none",
+        "source": html.escape(f"{method.paper}, {method.equation}"),
+    }
+    body = "".join(f'<tr><th scope="row">{name}</th><td>{fact}</td></tr>' for name, fact in rows.items())
+    return Html(f'<table class="pt-facts"><tbody>{body}</tbody></table>')
+
+
+def lab_table(*methods: str) -> Html:
+    """Rows of the lab's table of methods, the most accurate first; all of them if none is named.
+
+    Mean and standard deviation over the seeds, see ``pref_toolkit.lab.table``.
+
+    Raises:
+        KeyError: for a method that has no row.
+    """
+    from pref_toolkit.lab import table  # its package loads a model's library, which most figures do without
+
+    rows = table.summary()
+    chosen = sorted(methods or rows, key=lambda name: -rows[name]["accuracy"][0])
+    columns: dict[str, tuple[str, int, str]] = {
+        "right (%)": ("accuracy", 100, ".1f"),
+        "wins (%)": ("win_rate", 100, ".1f"),
+        "KL (nats)": ("kl", 1, ".3f"),
+        "below the frontier (points)": ("distance", 100, ".1f"),
+        "length (tokens)": ("length_change", 1, "+.2f"),
+        "chosen (nats)": ("chosen_change", 1, "+.2f"),
+        "rejected (nats)": ("rejected_change", 1, "+.2f"),
+    }
+
+    def cell(value: tuple[float, float] | None, scale: int, form: str) -> str:
+        if value is None:
+            return "<td>–</td>"
+        mean, spread = scale * value[0], scale * value[1]
+        return f"<td>{mean:{form}}".replace("-", "−") + f" ± {spread:{form.lstrip('+')}}</td>"
+
+    def line(name: str) -> str:
+        setting = ", ".join(f"{k.replace('learning_rate', 'rate')} {v}" for k, v in rows[name]["setting"].items())
+        values = "".join(cell(rows[name][measure], scale, form) for measure, scale, form in columns.values())
+        return f'<tr><th scope="row"><code>{name}</code></th>{values}<td>{setting}</td></tr>'
+
+    head = "".join(f'<th scope="col">{title}</th>' for title in ("method", *columns, "setting"))
+    body = "".join(map(line, chosen))
+    return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table as MyST Markdown, so that its links are checked and its words are found by the book's search."""
+
+    markdown: str
+
+    def _repr_markdown_(self) -> str:
+        return self.markdown
+
+
+def _table(widths: str, *rows: Sequence[str]) -> Table:
+    """The first row is the header. On a phone it is hidden, and each row stands alone."""
+    lines = [":::{list-table}", ":header-rows: 1", ":class: pt-stack", f":widths: {widths}", ""]
+    lines += ["* - " + "\n  - ".join(row) for row in rows]
+    return Table("\n".join([*lines, ":::"]))
+
+
+def methods_table(methods: Mapping[str, Method]) -> Table:
+    """Every method: name and a link to its chapter, loss, what it reads and may read, defaults, source."""
+    rows = []
+    for name, method in methods.items():
+        rows.append(
+            (
+                f"`{name}`, in {{doc}}`/{method.chapter}`",
+                f"`{method.formula}`",
+                _words(f"{method.reads}; {_defaults(method) or 'no hyperparameters'}"),
+                _words(f"{method.paper}, {method.equation}"),
+            )
+        )
+    return _table("20 34 22 24", ("method", "loss per example", "reads; defaults", "source"), *rows)
+
+
+def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:
+    """Where sources disagree: the methods, what the toolkit computes, what else goes by the name, both with a number."""
+    rows = []
+    for entry in disagreements.values():
+        ours, theirs = entry.numbers()
+        names = ", ".join(f"`{name}`" for name in entry.methods)
+        rows.append(
+            (names, f"**{_number(ours)}** {_words(entry.ours)}", f"**{_number(theirs)}** {_words(entry.theirs)}")
+        )
+    return _table("16 42 42", ("method", "ours", "the other"), *rows)
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1e4 else f"{value:.4g}"
+
+
+def _words(text: str) -> str:
+    """Plain text in Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>$|~])", r"\\\1", text)
