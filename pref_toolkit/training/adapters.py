@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from copy import copy as copied
 from pathlib import Path
 from typing import cast
 
@@ -24,6 +25,7 @@ from transformers.utils import cached_file
 from transformers.utils.peft_utils import find_adapter_config_file
 
 from pref_toolkit.errors import ModelError, NotFiniteError
+from pref_toolkit.training.files import whole
 from pref_toolkit.training.protocols import Adapted, CausalLM, Module
 
 CONFIG, WEIGHTS, REWARD_HEAD, BASE = (
@@ -137,7 +139,7 @@ def _check_names(model: Adapted, adapter: str, directory: Path) -> None:
     """Refuse a file whose weights are not those of the adapter: peft itself leaves missing weights as they are."""
     with _fitting(directory):
         given = set(load_file(directory / WEIGHTS))
-    wanted = set(get_peft_model_state_dict(model, adapter_name=adapter))
+    wanted = set(_state_of(model, adapter))
     for name in sorted(given ^ wanted):
         has = "lacks" if name in wanted else "has more than its configuration asks for:"
         raise ModelError(f"{directory}: this adapter does not fit its base: {WEIGHTS} {has} {name!r}")
@@ -242,18 +244,26 @@ def save(
         head: the weights of the reward head.
         made_for: the fingerprint of the base.
     """
-    directory.mkdir(parents=True)
-    state = {**model.state_dict(), **weights}
-    kept = get_peft_model_state_dict(model, state_dict=state, adapter_name=adapter)
-    save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, directory / WEIGHTS)
-    base = model.get_base_model().config._name_or_path
-    config = model.peft_config[adapter]
-    config.base_model_name_or_path, config.inference_mode, before = base, True, config.inference_mode
-    config.save_pretrained(str(directory))
-    config.inference_mode = before
-    if head is not None:
-        save_file({"weight": head.detach().cpu().contiguous()}, directory / REWARD_HEAD)
-    (directory / BASE).write_text(json.dumps({"name": base, "fingerprint": made_for}, indent=1))
+    base, config = model.get_base_model().config._name_or_path, copied(model.peft_config[adapter])
+    config.base_model_name_or_path, config.inference_mode = base, True
+    kept = _state_of(model, adapter, {**model.state_dict(), **weights})
+    with whole(directory) as partial:
+        partial.mkdir(parents=True)
+        save_file({name: value.detach().cpu().contiguous() for name, value in kept.items()}, partial / WEIGHTS)
+        config.save_pretrained(str(partial))
+        if head is not None:
+            save_file({"weight": head.detach().cpu().contiguous()}, partial / REWARD_HEAD)
+        (partial / BASE).write_text(json.dumps({"name": base, "fingerprint": made_for}, indent=1))
+
+
+def _state_of(model: Adapted, adapter: str, state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """An adapter's weights by the names they have in a file. The library would look the base up on the hub to see whether its
+    embeddings were resized; here they are the base's own, and never saved.
+    """
+    kept: dict[str, Tensor] = get_peft_model_state_dict(
+        model, state_dict=state, adapter_name=adapter, save_embedding_layers=False
+    )
+    return kept
 
 
 def new_reward_head(model: CausalLM) -> nn.Linear:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import fcntl
 import json
 import logging
+import os
 import platform
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
@@ -107,7 +108,7 @@ class Run:
 
     @classmethod
     def open(cls, config: TrainConfig) -> Run:
-        """The run of ``config.output``, new or to be continued. Nothing is written yet but a lock.
+        """The run of ``config.output``, new or to be continued. It is locked, and nothing is written yet.
 
         Raises:
             CheckpointError: if the directory holds a run that is not to be continued, no run that could be, files that are no
@@ -132,12 +133,17 @@ class Run:
                 return f"{output} is a file; name a directory"
             if holds_run:
                 return f"{output} already holds a run: continue it with --resume, or name another directory"
-            if output.is_dir() and any(path.name != ".lock" for path in output.iterdir()):
+            if output.is_dir() and any(output.iterdir()):
                 return f"{output} holds files and no run; name a new or an empty directory"
         try:
-            output.mkdir(parents=True, exist_ok=True)
-            lock = self._open.enter_context((output / ".lock").open("w"))
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not output.exists():
+                output.mkdir(parents=True)
+                self._open.callback(
+                    _remove_if_empty, output
+                )  # after a mistake that is found before anything is written
+            directory = os.open(output, os.O_RDONLY)
+            self._open.callback(os.close, directory)  # which gives the lock back, as does the end of the process
+            fcntl.flock(directory, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             self._open.close()
             return f"{output} is being written by another run; wait for it, or name another directory"
@@ -196,8 +202,8 @@ class Run:
     def _introduce(self, policy: Policy, objective: Objective, data: Data) -> None:
         """The run's first lines."""
         scorer, name = policy.scorer(), objective.method.name
-        level = logging.WARNING if data.report.counts else logging.INFO
-        self._say(level, str(data.report))
+        if data.report.counts:
+            self._say(logging.WARNING, str(data.report))
         self._say(logging.INFO, f"{name} on {len(data.training)} examples, {len(data.held_out)} held out")
         base = policy.views["start"] is None or objective.views["reference"] is None
         compared = "the base, without adapters" if base else "the adapter that training starts from"
@@ -385,6 +391,11 @@ def add(output: str | Path, **content: Any) -> None:
     facts = json.loads(path.read_text()) | content
     with whole(path) as partial:
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _remove_if_empty(directory: Path) -> None:
+    with suppress(OSError):
+        directory.rmdir()
 
 
 def _tokenizer_digest(tokenizer: Tokenizer) -> str:
