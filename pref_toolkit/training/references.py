@@ -34,6 +34,7 @@ from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint
 from pref_toolkit.training import processes
+from pref_toolkit.training.checkpoints import Facts
 from pref_toolkit.training.files import sha256, whole
 from pref_toolkit.training.modes import base_of
 from pref_toolkit.training.policy import Policy, View
@@ -58,7 +59,7 @@ def key(example: Encoded) -> bytes:
     return hashlib.sha256(json.dumps([example.prompt, example.responses]).encode()).digest()
 
 
-def identity(policy: Policy, view: View) -> dict[str, Any]:
+def identity(policy: Policy, view: View) -> Facts:
     """Everything that changes the readings of a view for given token ids."""
     base: Any = base_of(policy.model)
     package = Path(__file__).parents[1]
@@ -90,7 +91,7 @@ class Store:
         facts: the :func:`identity` of this one.
     """
 
-    def __init__(self, directory: str | Path, facts: dict[str, Any]) -> None:
+    def __init__(self, directory: str | Path, facts: Facts) -> None:
         self.facts = json.dumps(facts, sort_keys=True)
         self.directory = Path(directory) / hashlib.sha256(self.facts.encode()).hexdigest()[:32]
 
