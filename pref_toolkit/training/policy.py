@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pref_toolkit import metrics
-from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.data.tokens import Encoded, longest_of
 from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import adapters, generation, models, processes
@@ -313,8 +313,3 @@ class Policy:
 def active_adapter(model: CausalLM | Adapted) -> str | None:
     """The name of the adapter that is on, or None for a model without adapters."""
     return model.active_adapter if isinstance(model, PeftModel) else None
-
-
-def longest_of(examples: Sequence[Encoded]) -> int:
-    """Most tokens in a prompt + response; a target is one."""
-    return max((len(e.prompt) + max(map(len, [*e.responses, e.target or []])) for e in examples), default=0)
