@@ -8,7 +8,20 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "pref_toolkit"
-ORDER = ["errors", "logps", "losses", "metrics", "data", "training", "loops", "lab", "figures", "report", "cli"]
+ORDER = [
+    "errors",
+    "ranges",
+    "logps",
+    "losses",
+    "metrics",
+    "data",
+    "training",
+    "loops",
+    "lab",
+    "figures",
+    "report",
+    "cli",
+]
 FORBIDDEN_NAMES = {"utils", "helpers", "misc", "base", "core"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
