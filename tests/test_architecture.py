@@ -10,6 +10,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pref_toolkit"
 ORDER = [
     "errors",
+    "ranges",
     "logps",
     "losses",
     "metrics",
