@@ -1,7 +1,8 @@
 """The lab's language: sums as prompts, nine styles of answer, and the true reward.
 
 A prompt is ``"12+27="``. A response is an opening, a number and a closing, such as ``"39"``, ``"it is 39"`` or
-``"the answer is 39 thank you"``. Responses differ in correctness, length and politeness; :func:`gold` sees correctness alone.
+``"the answer is 39 thank you"``. Responses differ in correctness, length and politeness; the true reward,
+:func:`~pref_toolkit.lab.gold`, sees correctness alone.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor
 from pref_toolkit.theory.bandits import Comparisons, minimise, probabilities, rlhf_optimum
 
 RESPONSES = ("w", "l", "z", "u")
+"""The responses of :func:`displacement`: the chosen, the rejected, and two that are in no pair."""
 EMBEDDINGS = torch.tensor([[1, 0.1], [1, -0.1], [0, 1], [0, -1]], dtype=torch.float64)
 START = torch.tensor([2.0, 0.0], dtype=torch.float64)
 REFERENCE = torch.softmax(EMBEDDINGS @ START, dim=-1)

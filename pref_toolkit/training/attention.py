@@ -6,7 +6,7 @@ each; ``by_varlen`` calls a kernel for sequences of unequal lengths once for all
 blocks no token may look at. The last two are for CUDA, where they are tried out first; no GPU has run them yet.
 
 What depends on the batch alone is made once, before the layers: each way returns the function that the layers call. It travels
-through the model's forward as the keyword ``attend`` to what is registered with transformers under :data:`SEGMENTS`.
+through the model's forward as the keyword ``attend`` to what is registered with transformers under ``SEGMENTS``.
 """
 
 from __future__ import annotations

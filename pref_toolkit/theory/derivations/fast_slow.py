@@ -85,6 +85,7 @@ weight, together, apart, twice = sp.symbols("a U V W", real=True)
 
 
 def over_rank(term: sp.Expr) -> sp.Sum:
+    """The sum over the rank of the adapters, index ``k``."""
     return sp.Sum(term, (k, 1, rank))
 
 

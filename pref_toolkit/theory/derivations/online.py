@@ -23,6 +23,7 @@ second, length = sp.Function("V", real=True), sp.Function("n", positive=True)
 
 
 def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
     return sp.Sum(term, (index, 1, K))
 
 

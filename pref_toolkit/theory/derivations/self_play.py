@@ -17,6 +17,7 @@ loss = L(l_w, l_l)
 
 
 def slope(at: sp.Expr) -> sp.Subs:
+    """The derivative of the link ``f`` at a point."""
     return sp.Subs(sp.Derivative(f(t), t), t, at)
 
 

@@ -17,6 +17,7 @@ q, advantage = (sp.Function(n, real=True) for n in "QA")
 
 
 def over_vocabulary(term: sp.Expr) -> sp.Sum:
+    """The sum over the vocabulary, index ``z``."""
     return sp.Sum(term, (z, 1, V))
 
 
