@@ -12,14 +12,30 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pref_toolkit.data.tokens import Encoded
 
-Segments = list[tuple[int, int, list[tuple[int, int]]]]
-"""For each prompt of a packed sequence: where it begins and ends, and where the inputs of each response begin and end."""
+
+class Segment(NamedTuple):
+    """A prompt and its responses in a packed sequence, as ranges of positions."""
+
+    start: int
+    """First position of the prompt."""
+
+    end: int
+    """Position after the prompt."""
+
+    responses: list[tuple[int, int]]
+    """For each response, the first position of its inputs and the position after them."""
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """The range of the prompt, then those of the responses."""
+        return [(self.start, self.end), *self.responses]
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +50,7 @@ class Batch:
         targets: ``(N,)`` the response tokens themselves.
         owner: ``(N,)`` which of the ``B * K`` responses each belongs to.
         tokens: ``(B, K)`` lengths of the responses.
-        segments: where prompts and responses lie, if they are packed.
+        segments: B ranges of a packed sequence; None for one row a response.
     """
 
     input_ids: Tensor
@@ -44,7 +60,7 @@ class Batch:
     targets: Tensor
     owner: Tensor
     tokens: Tensor
-    segments: Segments | None = None
+    segments: list[Segment] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "segments"}
@@ -55,10 +71,9 @@ class Batch:
         assert self.segments is not None
         length = self.input_ids.shape[1]
         mask = torch.zeros(length, length, dtype=torch.bool, device=self.input_ids.device)
-        for start, end, responses in self.segments:
-            mask[start:end, start:end] = True
-            for first, last in responses:
-                mask[first:last, start:end] = True
+        for segment in self.segments:
+            for first, last in segment.parts:
+                mask[first:last, segment.start : segment.end] = True
                 mask[first:last, first:last] = True
         return mask.tril()
 
@@ -110,19 +125,19 @@ def pack(examples: Sequence[Encoded]) -> Batch:
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
-    segments: Segments = []
+    segments: list[Segment] = []
     for example in examples:
         start, end = len(ids), len(ids) + len(example.prompt)
         ids += example.prompt
         positions += range(len(example.prompt))
-        inside = []
+        inside: list[tuple[int, int]] = []
         for response in example.responses:
             first, last = len(ids), len(ids) + len(response) - 1
             inside.append((first, last))
             ids += response[:-1]
             positions += range(end - start, end - start + len(response) - 1)
             scored += [end - 1, *range(first, last)]
-        segments.append((start, end, inside))
+        segments.append(Segment(start, end, inside))
     return _batch(examples, torch.tensor([ids]), torch.tensor([positions]), torch.ones(1, len(ids)), scored, segments)
 
 
@@ -145,7 +160,7 @@ def _batch(
     positions: Tensor,
     present: Tensor,
     scored: list[int],
-    segments: Segments | None,
+    segments: list[Segment] | None,
 ) -> Batch:
     counts = {len(e.responses) for e in examples}
     if len(counts) != 1:
