@@ -27,10 +27,12 @@ __all__ = [
 def prepare(
     source: Any, tokenizer: Any, *, max_length: int | None = 1024, on_bad_row: str = "stop"
 ) -> tuple[list[Encoded], Report]:
-    """Rows to token ids, with a report of everything refused, left out or changed. See `read` and `encode`.
+    """Read rows and encode them. The report names every row that was refused, left out or changed.
+
+    The arguments are those of ``read`` and ``encode``.
 
     Raises:
-        DataError: as `read` and `encode` do, and when no row remains.
+        DataError: for the reasons of ``read`` and ``encode``, or if no row remains.
     """
     report = Report()
     examples = read(source, on_bad_row=on_bad_row, report=report)
@@ -42,12 +44,12 @@ def prepare(
 
 
 def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) -> Report:
-    """Go through all rows and report every fault, rather than stop at the first.
+    """Check all rows and report every fault, instead of stopping at the first.
 
-    Without a tokenizer only the rows themselves are checked, not their lengths in tokens.
+    Without a tokenizer, lengths in tokens are not checked.
 
     Raises:
-        DataError: if `source` cannot be opened or has no rows, or the tokenizer has no EOS.
+        DataError: if ``source`` cannot be opened or has no rows, or the tokenizer has no EOS.
     """
     report = Report()
     examples = read(source, on_bad_row="skip", report=report)

@@ -1,11 +1,12 @@
-"""Token ids -> tensors a model can score: one row per prompt, its K responses behind it.
+"""Token ids -> batches that a model can score.
 
 A packed batch is one sequence without padding::
 
     prompt_1 | r_11[:-1] | ... | r_1K[:-1] | prompt_2 | r_21[:-1] | ...
 
-Positions restart at the end of the prompt for every response, and a response sees its prompt and itself. The prompt is
-computed once however many responses it has. The first token of each response is scored from the prompt's last position.
+The positions of every response continue those of its prompt. A response attends to its prompt and to itself, so the model
+computes each prompt once for all its responses. The first token of a response is scored at the last position of the
+prompt; the last token of a response is not an input.
 """
 
 from __future__ import annotations
@@ -40,17 +41,17 @@ class Segment(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B prompts with K responses each, laid out as R sequences of T tokens (R=1 when packed).
+    """B prompts with K responses each, as R sequences of T tokens; R is 1 for a packed batch.
 
     Args:
         input_ids: ``(R, T)``.
         position_ids: ``(R, T)``.
-        present: ``(R, T)``, 0 where there is only padding.
-        scored: ``(N,)`` places in the flattened ``R * T`` where the distribution of each response token is read.
-        targets: ``(N,)`` the response tokens themselves.
-        owner: ``(N,)`` which of the ``B * K`` responses each belongs to.
-        tokens: ``(B, K)`` lengths of the responses.
-        segments: B ranges of a packed sequence; None for one row a response.
+        present: ``(R, T)``, 1 for a token and 0 for padding.
+        scored: ``(N,)`` positions, in the flattened ``R * T``, whose next-token distributions score the responses.
+        targets: ``(N,)`` the response token scored at each of these positions.
+        owner: ``(N,)`` index among the ``B * K`` responses of the response that the token belongs to.
+        tokens: ``(B, K)`` lengths of the responses, in tokens.
+        segments: the B prompts with their responses in a packed batch; None if each response has a row of its own.
     """
 
     input_ids: Tensor
@@ -63,11 +64,12 @@ class Batch:
     segments: list[Segment] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on a device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "segments"}
         return Batch(**moved, segments=self.segments)
 
     def mask(self) -> Tensor:
-        """``(T, T)`` booleans of a packed batch: may position i (row) see position j (column)?"""
+        """``(T, T)`` booleans of a packed batch: whether position i (row) attends to position j (column)."""
         assert self.segments is not None
         length = self.input_ids.shape[1]
         mask = torch.zeros(length, length, dtype=torch.bool, device=self.input_ids.device)
@@ -79,20 +81,20 @@ class Batch:
 
 
 def packed_length(example: Encoded) -> int:
-    """Positions that an example takes in a packed sequence."""
+    """Number of positions that an example takes in a packed sequence."""
     return len(example.prompt) + sum(len(r) - 1 for r in example.responses)
 
 
 def row_length(example: Encoded) -> int:
-    """Positions that the longest response of an example takes in a row of its own."""
+    """Number of positions of a row that holds the prompt and its longest response."""
     return len(example.prompt) + max(map(len, example.responses)) - 1
 
 
 def micro_batches(examples: Sequence[Encoded], tokens: int, padded: bool = False) -> list[list[Encoded]]:
-    """Examples in order, in groups of at most ``tokens`` positions; a longer example goes alone.
+    """Split examples, in their order, into groups of at most ``tokens`` positions. A longer example is a group of its own.
 
-    Positions are those of :func:`pack`, or with ``padded`` those of :func:`separate`. In order no fewer groups would do, and
-    these are the most even of as many: the largest is as small as it can be.
+    Positions are counted as in :func:`pack`, or as in :func:`separate` if ``padded``. The number of groups is the smallest
+    possible in this order, and the largest group is as small as that number allows.
     """
     groups = _in_order(examples, tokens, padded)
     low, high = 0, tokens
@@ -121,7 +123,7 @@ def _in_order(examples: Sequence[Encoded], tokens: int, padded: bool) -> list[li
 
 
 def pack(examples: Sequence[Encoded]) -> Batch:
-    """One sequence that holds every prompt once, followed by its responses."""
+    """A packed batch: one sequence that holds every prompt once, followed by its responses."""
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
@@ -142,7 +144,7 @@ def pack(examples: Sequence[Encoded]) -> Batch:
 
 
 def separate(examples: Sequence[Encoded]) -> Batch:
-    """One padded sequence per response, prompt repeated: for architectures that cannot share a prompt."""
+    """A padded batch: one row for each response, with its prompt. For architectures in which responses cannot share one."""
     sequences = [(len(e.prompt), e.prompt + r[:-1]) for e in examples for r in e.responses]
     width = max(map(row_length, examples))
     ids, present = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width)
