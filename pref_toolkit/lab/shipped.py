@@ -1,4 +1,4 @@
-"""The supervised model that comes with the toolkit. ``make.py`` made it."""
+"""The supervised model that comes with the toolkit, made by ``make.py``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 from pref_toolkit.training import models
 
 MODEL_PATH = models.LAB
-LONGEST = 12  # tokens in a response: the grammar's longest, EOS included, is 9
+LONGEST = 12  # most tokens of a sampled response; the longest response of the grammar has 9, EOS included
 
 
 def load() -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast]:
