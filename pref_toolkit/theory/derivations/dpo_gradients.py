@@ -1,4 +1,4 @@
-"""What DPO's gradient does to the chosen response, and two losses that hold it up: DPO + NLL and DPO-Positive."""
+"""The effect of DPO's gradient on the chosen response, and two losses that protect it: DPO + NLL and DPO-Positive."""
 
 from __future__ import annotations
 

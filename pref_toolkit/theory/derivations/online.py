@@ -1,4 +1,4 @@
-"""Methods that draw from the policy: the policy gradient and its baseline, what RSO keeps, where online IPO rests."""
+"""Methods that draw from the policy: the policy gradient and its baseline, RSO's selection, online IPO's fixed point."""
 
 from __future__ import annotations
 
