@@ -77,7 +77,7 @@ displacement = Derivation(
         ),
         define(inner, -p * (1 - p) - q * (1 - q) + squares, "and its product with the gradient of the rejected one."),
         equal(norm - inner, 1 - p + q, "The others cancel,"),
-        equal(1 - p + q, rest + 2 * q, "what is left is this,"),
+        equal(1 - p + q, rest + 2 * q, "and this remains,"),
         positive(rest + 2 * q, "and that is positive: in a tabular softmax one pair never lowers its chosen response."),
     ),
     assumptions=("First order in the step size, one pair, plain gradient descent.",),
