@@ -3,9 +3,9 @@
     python -m pref_toolkit.lab.table            all methods, 49 minutes on two cores
     python -m pref_toolkit.lab.table dpo ipo    these only; the rows of the others stay as they are
 
-Each method is tried at the few settings of its grid on one seed; the setting with the most right answers is then run on
-further seeds, and only those are reported. All methods see the same responses of the supervised model to the same prompts,
-judged by the same annotator, in the form that they read; an update holds the same number of responses.
+Each method runs at the few settings of its grid on one seed. The setting with the most right answers then runs on further
+seeds, and the table reports only those. All methods train on the same responses of the supervised model to the same prompts,
+judged by the same annotator, in the form that the method reads. Every update has the same number of responses.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from pref_toolkit.losses import METHODS, Method, find_method
 FILE = Path(__file__).with_name("table.json")
 TRIAL_SEED, SEEDS = 0, (1, 2, 3)
 UPDATES, RESPONSES = 100, 128
-"""Updates of a run, and responses in each."""
+"""Number of updates of a run, and of responses in an update."""
 HELD_OUT = 400
-"""Pairs that no run trains on, for the change of their log-probabilities."""
+"""Number of pairs that no run trains on; the table reports how their log-probabilities change."""
 JOBS = 2
 
 
 def around(name: str, low: float, middle: float, high: float, **fixed: Any) -> list[dict[str, Any]]:
-    """Three values of a hyperparameter, and for the middle one a larger step."""
+    """Settings with three values of a hyperparameter, and one with the middle value and a larger learning rate."""
     at = [(low, 5e-4), (middle, 5e-4), (high, 5e-4), (middle, 1.5e-3)]
     return [{name: value, "learning_rate": rate} | fixed for value, rate in at]
 
 
 def rates(*tried: float) -> list[dict[str, Any]]:
-    """Learning rates, for what has no reference to hold it."""
+    """Settings with different learning rates, for methods without a reference."""
     return [{"learning_rate": rate} for rate in tried or (5e-5, 1.5e-4, 5e-4, 1.5e-3)]
 
 
@@ -72,18 +72,18 @@ EXCEPTIONS: dict[str, list[dict[str, Any]]] = {
     "f_dpo": around("beta", 0.3, 1, 3, divergence="jensen_shannon"),
 }
 GRID = {name: EXCEPTIONS.get(name) or grid(method) for name, method in METHODS.items()}
-"""What is tried for each method."""
+"""The settings tried for each method."""
 
 
 @cache
 def rows(method_reads: tuple[str, ...], k: int, seed: int) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Rows to train on, in the form that a method reads, and held-out pairs."""
+    """Training rows in the form that a method reads, and held-out pairs."""
     n = UPDATES * RESPONSES // 2
     return sampling.rows(n, method_reads, k=k, seed=seed), sampling.pairs(n + HELD_OUT, seed=seed)[-HELD_OUT:]
 
 
 def one_run(method: str, setting: dict[str, Any], seed: int) -> dict[str, Any]:
-    """One method at one setting: all that the table says of it, or why the run was ``stopped``."""
+    """Run one method at one setting. The result is a row of the table, or says why the run was ``stopped``."""
     torch.set_num_threads(1)
     needs = METHODS[method].needs
     k = 1 if "desirable" in needs else defaults.RANKED.get(method, 2)
@@ -104,7 +104,7 @@ def one_run(method: str, setting: dict[str, Any], seed: int) -> dict[str, Any]:
 
 
 def best(trials: list[dict[str, Any]], method: str) -> dict[str, Any]:
-    """The setting with the most right answers on the seed of the trials; of equals, the one nearest to the start."""
+    """The setting with the most right answers on the trial seed; among equals, the one with the smallest KL."""
     whole = [t for t in trials if t["method"] == method and "stopped" not in t]
     return max(whole, key=lambda t: (t["accuracy"], -t["kl"]))["setting"]
 
@@ -167,7 +167,7 @@ def merged(table: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
 
 
 def load() -> dict[str, Any]:
-    """The table as it was made."""
+    """The content of ``table.json``."""
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
@@ -175,9 +175,9 @@ MEASURES = ("accuracy", "win_rate", "kl", "distance", "length_change", "chosen_c
 
 
 def summary() -> dict[str, dict[str, Any]]:
-    """By method: its ``setting``, and for each of ``MEASURES`` mean and standard deviation over the seeds.
+    """For each method its ``setting``, and mean and standard deviation over the seeds of each of ``MEASURES``.
 
-    None stands for what is not defined: a reward model changes no log-probability.
+    A measure that is not defined is None: a reward model, for example, changes no log-probability.
     """
     out: dict[str, dict[str, Any]] = {}
     made = load()["rows"]

@@ -128,7 +128,7 @@ Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
 def method(*, paper: str, equation: str, chapter: str, batchwise: bool = False) -> Callable[[Loss], Loss]:
-    """Enter a loss in :data:`METHODS`, with its source and the book chapter that derives it."""
+    """Enter a loss in :data:`~pref_toolkit.losses.METHODS`, with its source and the book chapter that derives it."""
 
     def enter(loss: Loss) -> Loss:
         METHODS[loss.__name__] = Method(loss, paper, equation, chapter, batchwise)
