@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import everything_in_float64
 
 from pref_toolkit import TrainConfig
 from pref_toolkit.losses import METHODS
@@ -69,3 +70,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def float64():
+    """Models are made and run in float64."""
+    with everything_in_float64():
+        yield
