@@ -1,10 +1,10 @@
-"""Every method through the command line, from the rows its documentation names: in the lab and on real pairs."""
+"""Every method through the command line, from the rows its documentation names: in the lab and on transcripts."""
 
 import functools
 import json
-from pathlib import Path
 
 import pytest
+from transcripts import MADE
 
 from pref_toolkit import lab
 from pref_toolkit.cli import main
@@ -12,12 +12,11 @@ from pref_toolkit.data import Report, read
 from pref_toolkit.lab import defaults
 from pref_toolkit.losses import METHODS
 
-REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_dev.jsonl.gz"
 BRIEF = ["--max-steps", "1", "--batch-size", "2", "--held-out", "2", "--samples", "1", "--lora-rank", "2"]
 
 
 def in_the_form_of(method, prompt, chosen, rejected):
-    """A real pair as rows that a method reads. The text is real; scores and chances are made up, for no annotator gave any."""
+    """A pair as rows that a method reads, with scores and chances that no annotator gave."""
     needs = METHODS[method].needs
     if "desirable" in needs:
         return [{"prompt": prompt, "completion": text, "label": text is chosen} for text in (chosen, rejected)]
@@ -30,8 +29,7 @@ def in_the_form_of(method, prompt, chosen, rejected):
 
 @pytest.fixture(scope="module")
 def short_pairs():
-    """The first real pairs that are short."""
-    examples = read(REAL_PAIRS, report=Report())
+    examples = read(MADE, report=Report())
     short = (e for e in examples if len(str(e.prompt)) < 250 and max(map(len, map(str, e.responses))) < 150)
     return [(e.prompt, *e.responses) for _, e in zip(range(8), short)]
 
@@ -40,9 +38,8 @@ def facts(run):
     return json.loads((run / "run.json").read_text())
 
 
-@pytest.mark.skipif(not REAL_PAIRS.exists(), reason="the real pairs are not beside this checkout")
 @pytest.mark.parametrize("method", METHODS)
-def test_it_trains_on_real_pairs(method, short_pairs, tmp_path):
+def test_it_trains_on_transcripts(method, short_pairs, tmp_path):
     data, run = tmp_path / "rows.jsonl", tmp_path / "run"
     rows = [row for pair in short_pairs for row in in_the_form_of(method, *pair)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
