@@ -33,12 +33,14 @@ def everything_in_float64():
 
 
 class _ByName(TorchFunctionMode):
-    """transformers makes norms, rotations and softmax in float32, by name, to be exact in half precision: here in float64."""
+    """Libraries ask for float32 by name, to be exact where they are given half precision: here they get float64."""
+
+    LIBRARIES = ("transformers", "trl")
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         asked = func is torch.Tensor.float or any(a is torch.float32 for a in (*args, kwargs.get("dtype")))
-        if asked and _caller().startswith("transformers."):
+        if asked and _caller() in self.LIBRARIES:
             func = torch.Tensor.double if func is torch.Tensor.float else func
             args = tuple(torch.float64 if a is torch.float32 else a for a in args)
             kwargs = kwargs | ({"dtype": torch.float64} if "dtype" in kwargs else {})
@@ -46,8 +48,9 @@ class _ByName(TorchFunctionMode):
 
 
 def _caller():
-    """The module whose code called torch."""
+    """The package whose code called torch."""
+    package_of = lambda frame: frame.f_globals["__name__"].partition(".")[0]
     frame = sys._getframe(2)
-    while frame.f_globals["__name__"].partition(".")[0] == "torch":
+    while package_of(frame) == "torch":
         frame = frame.f_back
-    return frame.f_globals["__name__"]
+    return package_of(frame)
