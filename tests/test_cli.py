@@ -11,20 +11,8 @@ from transcripts import MADE
 
 from pref_toolkit.cli import main
 
-QUICK = [
-    "--model",
-    "tiny",
-    "--max-steps",
-    "2",
-    "--batch-size",
-    "2",
-    "--held-out",
-    "2",
-    "--lora-rank",
-    "2",
-    "--samples",
-    "1",
-]
+QUICK = ["--model=tiny", "--max-steps=2", "--batch-size=2", "--held-out=2", "--lora-rank=2"]
+QUICK += ["--samples=1", "--sample-tokens=4"]
 
 
 @pytest.fixture

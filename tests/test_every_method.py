@@ -12,7 +12,7 @@ from pref_toolkit.data import Report, read
 from pref_toolkit.lab import defaults
 from pref_toolkit.losses import METHODS
 
-BRIEF = ["--max-steps", "1", "--batch-size", "2", "--held-out", "2", "--samples", "1", "--lora-rank", "2"]
+BRIEF = ["--max-steps=1", "--batch-size=4", "--held-out=2", "--samples=1", "--sample-tokens=4", "--lora-rank=2"]
 
 
 def in_the_form_of(method, prompt, chosen, rejected):
@@ -44,7 +44,7 @@ def test_it_trains_on_transcripts(method, short_pairs, tmp_path):
     rows = [row for pair in short_pairs for row in in_the_form_of(method, *pair)]
     data.write_text("".join(json.dumps(row) + "\n" for row in rows))
     where = ["--model", "tiny", "--data", str(data), "--output", str(run)]
-    assert main(["train", "--method", method, *where, *BRIEF, "--batch-size", "4"]) == 0
+    assert main(["train", "--method", method, *where, *BRIEF]) == 0
     made = facts(run)
     assert made["identity"]["method"] == method and made["after"]["examples"] == 2
     assert len((run / "metrics.jsonl").read_text().splitlines()) == 1 and (run / "report.html").is_file()
@@ -56,6 +56,6 @@ def test_it_trains_in_the_lab(method, tmp_path, monkeypatch):
     monkeypatch.setattr(lab, "evaluate", functools.partial(lab.evaluate, n=20))
     monkeypatch.setattr(lab, "evaluate_best_of", functools.partial(lab.evaluate_best_of, n=20))
     run = tmp_path / "run"
-    assert main(["train", "--method", method, *BRIEF, "--batch-size", "4", "--output", str(run)]) == 0
+    assert main(["train", "--method", method, *BRIEF, "--output", str(run)]) == 0
     made = facts(run)
     assert made["identity"]["method"] == method and made["lab"]["n"] == 20

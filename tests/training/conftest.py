@@ -55,10 +55,11 @@ def rows_for(rows):
 
 @pytest.fixture
 def quick():
-    """A configuration of a few updates on those rows; fields can be overridden."""
+    """A configuration of a few updates on those rows, with a short sample; fields can be overridden."""
+    usual = {"batch_size": 4, "max_steps": 2, "held_out": 2, "lora_rank": 2, "samples": 1, "sample_tokens": 4}
 
     def make(**fields):
-        return TrainConfig(**{"batch_size": 4, "max_steps": 2, "held_out": 2, "lora_rank": 2, "samples": 1, **fields})
+        return TrainConfig(**usual | fields)
 
     return make
 

@@ -34,11 +34,11 @@ def launch(kind, *arguments):
         "accelerate.commands.launch",
         "--config_file",
         str(ROOT / "configs" / f"{kind}.yaml"),
+        "--num_processes=2",
+        "--main_process_port=0",  # a free one
     ]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"}
-    done = subprocess.run(
-        [*command, "--num_processes", "2", *arguments], capture_output=True, text=True, env=environment
-    )
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr[-5000:]
     return done.stdout
 
