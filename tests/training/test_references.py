@@ -10,6 +10,7 @@ import sys
 import pytest
 import torch
 from accelerate import Accelerator
+from rounding import CLOSE
 from safetensors.torch import load_file
 
 from pref_toolkit import train
@@ -21,6 +22,7 @@ from pref_toolkit.training.models import tiny, trainable, with_adapters
 from pref_toolkit.training.references import Store, StoreError, identity, key, readings_of
 from pref_toolkit.training.scoring import Scorer
 
+pytestmark = pytest.mark.usefixtures("float64")
 NO_GPU = not torch.cuda.is_available()
 
 
@@ -34,7 +36,7 @@ def readings(rows, directory, *, change=lambda model, tokenizer: None, names=("s
     store = Store(directory, identity(scorer, models.fingerprint(policy), accelerator))
     found = store.read({key(e) for e in encoded}, names)
     said = readings_of(scorer, encoded, names, accelerator, 8192, store)
-    fresh = readings_of(scorer, encoded, names, accelerator, 100)
+    fresh = readings_of(scorer, encoded, names, accelerator, 8192)
     return len(found), said, fresh
 
 
@@ -43,7 +45,7 @@ def assert_same(said, fresh):
     for k in said:
         assert said[k].keys() == fresh[k].keys()
         for name in said[k]:
-            assert said[k][name] == pytest.approx(fresh[k][name], abs=1e-5), name
+            assert said[k][name] == pytest.approx(fresh[k][name], rel=CLOSE), name
 
 
 @pytest.fixture
@@ -241,7 +243,7 @@ def test_what_is_read_or_scored_carries_only_itself(rows, filled):
 
 
 WRITER = """
-import os, signal, sys, time
+import os, signal, sys
 from pathlib import Path
 
 import torch
@@ -259,9 +261,8 @@ def half(tensors, path, metadata):
     os.kill(process, signal.SIGKILL)
 
 
-(directory / f"ready-{name}").touch()
-while len(list(directory.glob("ready-*"))) < 3:
-    time.sleep(0.01)
+print("ready", flush=True)
+sys.stdin.readline()
 for n in range(40):
     if (name, n) == (2, 1):
         references.save_file = half
@@ -271,8 +272,15 @@ for n in range(40):
 
 def test_processes_that_write_at_once_do_not_disturb_each_other(tmp_path):
     """Two that write, with the same process number on their machines, and one that is killed while it writes."""
-    started = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(name)]) for name in range(3)]
-    assert [process.wait(timeout=300) for process in started] == [0, 0, -signal.SIGKILL]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    started = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(name)], **pipes) for name in range(3)]
+    assert [process.stdout.readline() for process in started] == ["ready\n"] * 3
+    for process in started:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    for process in started:
+        process.communicate()
+    assert [process.returncode for process in started] == [0, 0, -signal.SIGKILL]
     keys = {bytes([name, n] * 16): [name, n] for name in range(3) for n in range(40)}
     store = Store(tmp_path, {"weights": "w"})
     found = {k: r["sums"].tolist() for k, r in store.read(set(keys), ["sums"]).items()}
@@ -316,9 +324,9 @@ def test_a_run_with_a_stored_reference_is_the_one_with_a_live_one(method, rows_f
     assert "stored, 0 of 10 found" in told and "stored, 10 of 10 found" in told
     for run in runs[1:]:
         for step, live in zip(run.steps, runs[0].steps):
-            assert step["loss"] == pytest.approx(live["loss"], abs=1e-6)
+            assert step["loss"] == pytest.approx(live["loss"], rel=CLOSE)
         for one, other in zip(trainable(run.model).values(), trainable(runs[0].model).values()):
-            assert (one - other).abs().max() <= 1e-6
+            assert (one - other).abs().max() <= CLOSE
 
 
 def test_what_is_stored_is_not_asked_again(rows, quick, tmp_path, monkeypatch):
