@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator
+from pref_toolkit.training.inputs import Inputs
 from rounding import CLOSE
 from small import SHAPES, SMALL, examples_of, model_of, one_by_one
 from torch import nn
@@ -17,7 +18,6 @@ from pref_toolkit.data import Report
 from pref_toolkit.data.batches import micro_batches, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training.inputs import Inputs
 from pref_toolkit.training.loop import accumulate
 from pref_toolkit.training.models import new_reward_head, trainable, with_adapters
 from pref_toolkit.training.scoring import Scorer, reference
