@@ -59,7 +59,7 @@ def train(
         trainer = Trainer(policy, objective, config)
         run.begin(policy, objective, data, Watch(trainer, data))
         trainer.prepare(data.training, run.stop_if_told)
-        total = config.total(len(data.training))
+        batch, total = data.batch, config.total(len(data.training))
         for step in run.steps(total, policy=policy, trainer=trainer):
-            run.log(step, trainer.update(data.batch(step), config.rate(step)))
+            run.log(step, trainer.update(batch(step), config.rate(step)))
         return run.finish()
