@@ -1,4 +1,4 @@
-"""The one record between models and losses: log-probabilities of K responses to each of B prompts."""
+"""The one record between models and losses: log-probabilities of K responses to each of B prompts; log-ratios of two."""
 
 from __future__ import annotations
 
@@ -86,3 +86,80 @@ class Logps:
     def detach(self) -> Logps:
         """The same numbers without their gradient."""
         return Logps(self.sums.detach(), self.tokens)
+
+
+def check_same_responses(policy: Logps, reference: Logps) -> None:
+    """Refuse records of different shapes.
+
+    Raises:
+        ValueError: if the records do not hold the same number of prompts and responses.
+    """
+    if policy.sums.shape != reference.sums.shape:
+        raise ValueError(
+            "policy and reference must hold the same responses, "
+            f"got shapes {tuple(policy.sums.shape)} and {tuple(reference.sums.shape)}"
+        )
+
+
+def check_same_pairs(policy: Logps, reference: Logps) -> None:
+    """Refuse records of different shapes, and of anything but pairs.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    check_same_responses(policy, reference)
+    if policy.sums.shape[1] != 2:
+        raise ValueError(f"a pair loss wants K=2 responses to each prompt, got K={policy.sums.shape[1]}")
+
+
+def log_ratios(policy: Logps, reference: Logps) -> Tensor:
+    """``rho = l - r``, ``(B, K)`` in nats: how much likelier each response became.
+
+    Raises:
+        ValueError: if the records do not hold the same number of prompts and responses.
+
+    Example:
+        >>> ones = torch.ones(1, 3)
+        >>> log_ratios(Logps(torch.tensor([[-12.0, -15.0, -9.0]]), ones), Logps(torch.full((1, 3), -14.0), ones))
+        tensor([[ 2., -1.,  5.]])
+    """
+    check_same_responses(policy, reference)
+    return policy.sums - reference.sums
+
+
+def pair_log_ratios(policy: Logps, reference: Logps) -> tuple[Tensor, Tensor]:
+    """``rho_w, rho_l``, each ``(B,)`` in nats.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+    """
+    check_same_pairs(policy, reference)
+    return policy.chosen - reference.chosen, policy.rejected - reference.rejected
+
+
+def margin(policy: Logps, reference: Logps) -> Tensor:
+    """``D = (l_w - r_w) - (l_l - r_l)``, ``(B,)``: nats by which the policy prefers the chosen beyond the reference.
+
+    Raises:
+        ValueError: if the records do not hold the same number of pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0]), torch.tensor([-15.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0]), torch.tensor([-14.0]))
+        >>> margin(policy, reference)  # (-12 + 14) - (-15 + 14)
+        tensor([3.])
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    return rho_w - rho_l
+
+
+def ranked_log_ratios(policy: Logps, reference: Logps) -> tuple[Tensor, Tensor]:
+    """``rho`` of the best response ``(B, 1)`` and of the others ``(B, K - 1)``, in nats.
+
+    Raises:
+        ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+    """
+    rho = log_ratios(policy, reference)
+    if rho.shape[1] < 2:
+        raise ValueError(f"a ranking loss wants K >= 2 responses to each prompt, got K={rho.shape[1]}")
+    return rho[:, :1], rho[:, 1:]

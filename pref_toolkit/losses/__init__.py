@@ -9,8 +9,8 @@ name                  shape          what it is
 ``policy``            Logps (B, K)   the responses under the model that is trained; best first where they are ranked
 ``reference``         Logps (B, K)   the same responses under the frozen reference, or the previous iterate
 ``target``            Logps (B, 1)   optional: a supervised response to each prompt, under the policy
-``policy_head``       Logps (B, 2)   the policy's pairs cut after the first ``min(n_w, n_l)`` tokens
-``reference_head``    Logps (B, 2)   the same cut of the reference
+``policy_first``       Logps (B, 2)   the policy's pairs cut after the first ``min(n_w, n_l)`` tokens
+``reference_first``    Logps (B, 2)   the same cut of the reference
 ``rewards``           (B, K)         the rewards that the model in training gives to the responses; with gradient
 ``scores``            (B, K)         a judge's score of each response
 ``win_probabilities`` (B, 2)         the probability that each response beats one of the previous iterate
@@ -28,7 +28,8 @@ The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.
 
 from typing import TYPE_CHECKING
 
-from pref_toolkit.losses.inputs import RowError, log_ratios, margin
+from pref_toolkit.logps import log_ratios, margin
+from pref_toolkit.losses.inputs import RowError
 from pref_toolkit.losses.method import METHODS, Method, find_method
 
 # A module enters its losses in METHODS when it is imported, so this is the order of the table.

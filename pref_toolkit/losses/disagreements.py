@@ -136,7 +136,7 @@ DISAGREEMENTS: dict[str, Disagreement] = {
     "ld_dpo_reference": Disagreement(
         ("ld_dpo",),
         "the tail is weighted in policy and reference, as in TRL 1.16: log 2 at policy = reference; pass the whole "
-        "reference's sums as reference_head for the other",
+        "reference's sums as reference_first for the other",
         "the tail is weighted in the policy only: the margin does not start at 0",
         _ld_dpo_at_start,
     ),

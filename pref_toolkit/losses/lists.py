@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import RowError, margin, ranked_log_ratios, tensor_of
+from pref_toolkit.logps import Logps, margin, ranked_log_ratios
+from pref_toolkit.losses.inputs import RowError, tensor_of
 from pref_toolkit.losses.method import ErrorRate, NonNegative, Positive, method
 
 

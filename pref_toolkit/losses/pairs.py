@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import RowError, check_same_pairs, margin, only_response, pair_log_ratios, tensor_of
+from pref_toolkit.logps import Logps, check_same_pairs, margin, pair_log_ratios
+from pref_toolkit.losses.inputs import RowError, only_response, tensor_of
 from pref_toolkit.losses.method import Between0And1, FlipRate, NonNegative, Positive, method
 
 

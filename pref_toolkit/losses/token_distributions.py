@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from pref_toolkit.logps import Logps
-from pref_toolkit.losses.inputs import check_same_pairs, margin, tensor_of
+from pref_toolkit.logps import Logps, check_same_pairs, margin
+from pref_toolkit.losses.inputs import tensor_of
 from pref_toolkit.losses.method import NonNegative, Positive, method
 from pref_toolkit.losses.pairs import dpo
 
@@ -127,8 +127,8 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
 def ld_dpo(
     policy: Logps,
     reference: Logps,
-    policy_head: Logps,
-    reference_head: Logps,
+    policy_first: Logps,
+    reference_first: Logps,
     *,
     beta: Positive = 0.1,
     alpha: NonNegative = 0.5,
@@ -141,8 +141,8 @@ def ld_dpo(
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
         reference: the same pairs under the frozen reference.
-        policy_head: the same pairs cut after the first ``min(n_w, n_l)`` tokens of each response.
-        reference_head: the same cut of the reference.
+        policy_first: the same pairs cut after the first ``min(n_w, n_l)`` tokens of each response.
+        reference_first: the same cut of the reference.
         beta: strength of the pull to the reference, per nat; the default is DPO's.
         alpha: weight of the tail; the paper's symbol. 1 is DPO.
 
@@ -156,18 +156,18 @@ def ld_dpo(
         >>> import torch
         >>> policy = Logps(torch.tensor([[-12.0, -15.0]]), torch.tensor([[4, 10]]))
         >>> reference = Logps(torch.tensor([[-14.0, -14.0]]), torch.tensor([[4, 10]]))
-        >>> policy_head = Logps(torch.tensor([[-12.0, -6.0]]), torch.tensor([[4, 4]]))
-        >>> reference_head = Logps(torch.tensor([[-14.0, -6.0]]), torch.tensor([[4, 4]]))
-        >>> ld_dpo(policy, reference, policy_head, reference_head)  # log(1 + exp(-0.25)): the tail's nat counts half
+        >>> policy_first = Logps(torch.tensor([[-12.0, -6.0]]), torch.tensor([[4, 4]]))
+        >>> reference_first = Logps(torch.tensor([[-14.0, -6.0]]), torch.tensor([[4, 4]]))
+        >>> ld_dpo(policy, reference, policy_first, reference_first)  # log(1 + exp(-0.25)): the tail's nat counts half
         tensor([0.5759])
     """
     check_same_pairs(policy, reference)
     shortest = policy.tokens.amin(dim=1, keepdim=True).expand_as(policy.tokens)
-    for name, head in (("policy_head", policy_head), ("reference_head", reference_head)):
+    for name, head in (("policy_first", policy_first), ("reference_first", reference_first)):
         if head.tokens.shape != shortest.shape or bool((head.tokens != shortest).any()):
             raise ValueError(f"{name} must hold the first min(n_w, n_l) tokens of each response of the policy's pairs")
     weighted = lambda whole, head: alpha * whole.sums + (1 - alpha) * head.sums
-    rho = weighted(policy, policy_head) - weighted(reference, reference_head)
+    rho = weighted(policy, policy_first) - weighted(reference, reference_first)
     return -logsigmoid(beta * (rho[:, 0] - rho[:, 1]))
 
 

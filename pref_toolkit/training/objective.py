@@ -108,8 +108,8 @@ class Input:
 INPUTS = {
     "policy": Input(lambda s: s.logps(s.policy), policy="sums"),
     "reference": Input(lambda s: s.logps(s.reference), reference="sums"),
-    "policy_head": Input(lambda s: s.first(s.policy), policy="first_sums"),
-    "reference_head": Input(lambda s: s.first(s.reference), reference="first_sums"),
+    "policy_first": Input(lambda s: s.first(s.policy), policy="first_sums"),
+    "reference_first": Input(lambda s: s.first(s.reference), reference="first_sums"),
     "target": Input(lambda s: s.target(), policy="sums"),
     "rewards": Input(lambda s: s.policy["rewards"], policy="rewards"),
     "sequence_kl": Input(lambda s: s.policy["sequence_kls"], policy="sequence_kls", reference="hidden"),

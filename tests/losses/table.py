@@ -594,7 +594,7 @@ ROWS: dict[str, Row] = {
     "ld_dpo": Row(
         ld_dpo,
         log_2,
-        (*BOTH, "policy_head", "reference_head"),
+        (*BOTH, "policy_first", "reference_first"),
         {"beta": 0.1, "alpha": 0.5},
         ({"beta": 0.7, "alpha": 0.3},),
         {"other token counts": lengths, "the same nats under policy and reference": with_reference},

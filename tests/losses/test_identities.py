@@ -324,10 +324,10 @@ def test_kto_wants_a_mismatched_pair():
 
 def test_ld_dpo_wants_heads_of_the_shorter_length():
     policy = Logps(torch.tensor([[-4.0, -9.0]]), torch.tensor([[2, 5]]))
-    with pytest.raises(ValueError, match=r"policy_head must hold the first min\(n_w, n_l\) tokens"):
+    with pytest.raises(ValueError, match=r"policy_first must hold the first min\(n_w, n_l\) tokens"):
         losses.ld_dpo(policy, policy, policy, policy)
     head = Logps(torch.tensor([[-4.0, -5.0]]), torch.tensor([[2, 2]]))
-    with pytest.raises(ValueError, match=r"reference_head must hold the first min\(n_w, n_l\) tokens"):
+    with pytest.raises(ValueError, match=r"reference_first must hold the first min\(n_w, n_l\) tokens"):
         losses.ld_dpo(policy, policy, head, policy)
 
 

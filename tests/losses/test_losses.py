@@ -30,8 +30,8 @@ RECORDS = {
     "policy": ("l", "n"),
     "reference": ("r", "n"),
     "target": ("target_l", "target_n"),
-    "policy_head": ("head_l", "head_n"),
-    "reference_head": ("head_r", "head_n"),
+    "policy_first": ("head_l", "head_n"),
+    "reference_first": ("head_r", "head_n"),
 }
 
 # (method, hyperparameters, optional arguments given): the defaults, other settings, one of them with every option.

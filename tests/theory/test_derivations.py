@@ -114,8 +114,8 @@ def inputs(name):
         "policy": policy,
         "reference": policy + rng.normal(0, 2, (B, k)),
         "tokens": n,
-        "policy_head": policy * head / n,
-        "reference_head": policy * head / n + rng.normal(0, 1, (B, k)),
+        "policy_first": policy * head / n,
+        "reference_first": policy * head / n + rng.normal(0, 1, (B, k)),
         "head_tokens": head,
         "scores": scores,
         "rewards": scores,
@@ -137,8 +137,8 @@ COLUMNS = {
         "r": "reference",
         "n": "tokens",
         "s": "scores",
-        "h": "policy_head",
-        "k": "reference_head",
+        "h": "policy_first",
+        "k": "reference_first",
         "K": "sequence_kl",
         "w": "log_weights",
         "P": "win_probabilities",
@@ -191,7 +191,7 @@ def test_the_last_line_is_the_loss_and_its_gradient(name, derivation, chosen):
     method, x = METHODS[name], inputs(name)
     settings = {h: SETTINGS[h] for h in method.hyperparameters if h not in chosen} | chosen
     tensors = {a: torch.tensor(v) for a, v in x.items()}
-    moved = [a for a in ("policy", "policy_head", "sequence_kl", "scores", "rewards") if a in method.needs]
+    moved = [a for a in ("policy", "policy_first", "sequence_kl", "scores", "rewards") if a in method.needs]
     for argument in moved:
         tensors[argument].requires_grad_()
     records = dict(tensors)
