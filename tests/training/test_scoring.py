@@ -24,8 +24,10 @@ from transformers import (
 from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.training import attention
-from pref_toolkit.training.models import tiny, with_adapters
-from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
+from pref_toolkit.training.adapters import with_adapters
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.modes import dropout_in_adapters_only, reference
+from pref_toolkit.training.scoring import Scorer, logps
 
 SMALL = {"vocab_size": 61, "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
 SHAPES = {
