@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-from typing import Any
-
 from pref_toolkit.data.examples import DataError, Example
 from pref_toolkit.data.report import Finding, Report
-from pref_toolkit.data.rows import name, read
-from pref_toolkit.data.tokens import Encoded, NothingFits, encode, encode_prompt
+from pref_toolkit.data.rows import read
+from pref_toolkit.data.tokens import Encoded, check, encode, encode_prompt, prepare
 
 __all__ = [
     "DataError",
@@ -22,36 +19,3 @@ __all__ = [
     "prepare",
     "read",
 ]
-
-
-def prepare(
-    source: Any, tokenizer: Any, *, max_length: int | None = 1024, on_bad_row: str = "stop"
-) -> tuple[list[Encoded], Report]:
-    """Rows to token ids, with a report of everything refused, left out or changed. See `read` and `encode`.
-
-    Raises:
-        DataError: as `read` and `encode` do, and when no row remains.
-    """
-    report = Report()
-    examples = read(source, on_bad_row=on_bad_row, report=report)
-    encoded = encode(examples, tokenizer, max_length=max_length, report=report, on_bad_row=on_bad_row)
-    if not encoded:
-        reasons = ", ".join(f"{kind} {n}" for kind, n in report.counts.items())
-        raise DataError(f"no examples left in {name(source)}: {reasons}")
-    return encoded, report
-
-
-def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) -> Report:
-    """Go through all rows and report every fault, rather than stop at the first.
-
-    Without a tokenizer only the rows themselves are checked, not their lengths in tokens.
-
-    Raises:
-        DataError: if `source` cannot be opened or has no rows, or the tokenizer has no EOS.
-    """
-    report = Report()
-    examples = read(source, on_bad_row="skip", report=report)
-    if tokenizer is not None:
-        with suppress(NothingFits):  # the report names every row that is too long
-            encode(examples, tokenizer, max_length=max_length, report=report, on_bad_row="skip")
-    return report

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 from pref_toolkit.data.examples import DataError, Example, Message
 from pref_toolkit.data.report import Report
+from pref_toolkit.data.rows import name, read
 
 # Marks where a control token's spelling inside a user's text is broken in two, so that no tokenizer takes it for the
 # token. A lone surrogate cannot stand in valid text: rows that hold one are refused when read.
@@ -39,6 +41,44 @@ class Encoded:
     desirable: bool | None = None
     win_probabilities: tuple[float, ...] | None = None
     target: list[int] | None = None
+
+
+def longest_of(examples: Sequence[Encoded]) -> int:
+    """Most tokens in a prompt + response; a target is one. 0 without examples."""
+    return max((len(e.prompt) + max(map(len, [*e.responses, e.target or []])) for e in examples), default=0)
+
+
+def prepare(
+    source: Any, tokenizer: Any, *, max_length: int | None = 1024, on_bad_row: str = "stop"
+) -> tuple[list[Encoded], Report]:
+    """Rows to token ids, with a report of everything refused, left out or changed. See `read` and `encode`.
+
+    Raises:
+        DataError: as `read` and `encode` do, and when no row remains.
+    """
+    report = Report()
+    examples = read(source, on_bad_row=on_bad_row, report=report)
+    encoded = encode(examples, tokenizer, max_length=max_length, report=report, on_bad_row=on_bad_row)
+    if not encoded:
+        reasons = ", ".join(f"{kind} {n}" for kind, n in report.counts.items())
+        raise DataError(f"no examples left in {name(source)}: {reasons}")
+    return encoded, report
+
+
+def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) -> Report:
+    """Go through all rows and report every fault, rather than stop at the first.
+
+    Without a tokenizer only the rows themselves are checked, not their lengths in tokens.
+
+    Raises:
+        DataError: if `source` cannot be opened or has no rows, or the tokenizer has no EOS.
+    """
+    report = Report()
+    examples = read(source, on_bad_row="skip", report=report)
+    if tokenizer is not None:
+        with suppress(NothingFits):  # the report names every row that is too long
+            encode(examples, tokenizer, max_length=max_length, report=report, on_bad_row="skip")
+    return report
 
 
 @dataclass(frozen=True)

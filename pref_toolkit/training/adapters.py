@@ -32,12 +32,16 @@ CONFIG, WEIGHTS, REWARD_HEAD, BASE = (
     *("adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"),
     "base.json",
 )
+BUILT_IN = {"tiny", "lab"}
+"""Names of models that come with this package."""
 CHANGES_THE_BASE = {"pissa", "corda", "olora", "loftq"}
 """Initialisations of LoRA that change the base's weights, by the first part of their name."""
 
 
 def find(name: str) -> Path | None:
     """The directory of an adapter: ``name`` itself, ``name/adapter`` of a run, or the local copy of a hub id; else None."""
+    if name in BUILT_IN:
+        return None
     local = next((p for p in (Path(name), Path(name) / "adapter") if (p / CONFIG).is_file()), None)
     if local is not None or Path(name).exists():
         return local
@@ -205,6 +209,11 @@ def _adapter_in(name: str) -> str | None:
     return found[1] if found else None
 
 
+def _without_adapter(name: str) -> str:
+    """``...lora_A.default.weight`` -> ``...lora_A.weight``."""
+    return _OWN.sub(lambda found: found[0].rpartition(".")[0], name)
+
+
 def copy(model: Adapted, source: str, to: str) -> None:
     """Give the adapter ``to`` the weights of ``source``; it is made, frozen, if there is none of that name.
 
@@ -215,10 +224,10 @@ def copy(model: Adapted, source: str, to: str) -> None:
             model.add_adapter(to, model.peft_config[source])
         for value in weights_of(model, to).values():
             value.requires_grad = False
-    given = {re.sub(_OWN, "", name): value for name, value in weights_of(model, source).items()}
+    given = {_without_adapter(name): value for name, value in weights_of(model, source).items()}
     with torch.no_grad():
         for name, value in weights_of(model, to).items():
-            value.copy_(given[re.sub(_OWN, "", name)])
+            value.copy_(given[_without_adapter(name)])
 
 
 def does_nothing(model: Adapted, adapter: str) -> bool:
@@ -275,6 +284,13 @@ def new_reward_head(model: CausalLM) -> nn.Linear:
     return head
 
 
+def reward_head(name: str | None, model: CausalLM) -> nn.Linear:
+    """The head to train a reward model with: the one beside its adapter, if it is a reward model's, or a new one."""
+    directory = find(name) if name is not None else None
+    loaded = load_reward_head(directory, model) if directory is not None else None
+    return loaded or new_reward_head(model)
+
+
 def load_reward_head(directory: Path, model: CausalLM) -> nn.Linear | None:
     """The reward head beside an adapter, or None if the adapter is a policy's."""
     if not (directory / REWARD_HEAD).is_file():
@@ -316,8 +332,13 @@ def _quiet_peft() -> Iterator[None]:
         # It then sets this to what GPT-2's layers need.
         warnings.filterwarnings("ignore", "fan_in_fan_out is set to False", UserWarning)
         warnings.filterwarnings("ignore", "Found missing adapter keys", UserWarning)  # `attach` says which, and refuses
+        warnings.filterwarnings(
+            "ignore", r".*LoRA tensor\(s\) have invalid shape: .*lora_B\.bias"
+        )  # a bias is no matrix
         yield
 
 
 def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """What an error says, without the details: the first line, and the second where the first only introduces it."""
+    first, *rest = str(error).strip().splitlines() or [type(error).__name__]
+    return f"{first} {rest[0].strip()}" if first.endswith(":") and rest else first

@@ -20,6 +20,8 @@ from pref_toolkit.errors import Complaint
 from pref_toolkit.training.files import PARTIAL, remove, sha256, whole
 
 MANIFEST = "manifest.json"
+Facts = dict[str, Any]
+"""What JSON can hold."""
 UNREADABLE = (OSError, ValueError, KeyError, TypeError)
 """What reading a damaged checkpoint may raise."""
 
@@ -33,14 +35,12 @@ class Checkpoint:
     step: int
     tensors: dict[str, dict[str, Tensor]]
     """By file: one for each part of the run, and ``rng``."""
-    identity: dict[str, Any]
+    identity: Facts
     skipped: list[str]
     """Newer directories that did not verify, with the reason."""
 
 
-def save(
-    directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: dict[str, Any], keep: int
-) -> Path:
+def save(directory: Path, step: int, tensors: dict[str, dict[str, Tensor]], identity: Facts, keep: int) -> Path:
     """Write a checkpoint, verify it, and only then drop all but the ``keep`` newest.
 
     Raises:
@@ -91,7 +91,7 @@ def newest(directory: Path) -> Checkpoint | None:
     return None
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+def differences(old: Facts, new: Facts) -> list[str]:
     """What changed between two identities, one ``name: old -> new`` each."""
     names = sorted({*old, *new})
     return [f"{n}: {old.get(n)!r} -> {new.get(n)!r}" for n in names if old.get(n) != new.get(n)]

@@ -9,12 +9,11 @@ from typing import Any
 
 import torch
 
-from pref_toolkit.data import Report, prepare
-from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.data.report import Report
+from pref_toolkit.data.tokens import Encoded, longest_of, prepare
 from pref_toolkit.errors import ModelError
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.objective import Objective
-from pref_toolkit.training.policy import longest_of
 from pref_toolkit.training.protocols import Tokenizer
 
 

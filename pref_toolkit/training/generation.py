@@ -53,13 +53,12 @@ def sample(
         raise Complaint(f"max_new_tokens must be at least 1, got {max_new_tokens!r}")
     if not 0 <= temperature < float("inf"):
         raise Complaint(f"temperature must be a finite number >= 0, got {temperature!r}")
-    base = base_of(model)  # holds the adapters too
+    base = base_of(model)
     eos = tokenizer.eos_token_id
     ends = sorted({eos, *_ids(base.generation_config.eos_token_id)})
     device = next(model.parameters()).device
-    settings = GenerationConfig(
-        do_sample=temperature > 0, max_new_tokens=max_new_tokens, eos_token_id=ends, pad_token_id=eos
-    )
+    most = {"max_new_tokens": max_new_tokens, "eos_token_id": ends, "pad_token_id": eos}
+    settings = GenerationConfig(do_sample=temperature > 0, **most)
     if temperature > 0:
         settings.update(temperature=temperature, top_k=0, top_p=1.0)
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]

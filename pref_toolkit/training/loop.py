@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from pref_toolkit.training import models
+from pref_toolkit.training import adapters, models
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import Data
 from pref_toolkit.training.objective import Objective
@@ -47,13 +47,14 @@ def train(
     objective = Objective.of(method, hyperparameters, reference={"start": "start", "base": None}[config.reference])
     torch.manual_seed(config.seed)
     with Run.open(config) as run:
+        name = model if isinstance(model, str) else None
         if isinstance(model, str):
             model, tokenizer = models.load(model, precision=config.precision)
         assert tokenizer is not None, "a model that is not a name comes with its tokenizer"
         positions = getattr(model.config, "max_position_embeddings", None)
         data = Data.of(examples, tokenizer, objective, config, positions)
-        rewards = objective.trains_rewards
-        policy = Policy.to_train(model, tokenizer, config, data.longest, rewards, run.accelerator)
+        head = adapters.reward_head(name, model) if objective.trains_rewards else None
+        policy = Policy.to_train(model, tokenizer, config, data.longest, head, run.accelerator)
         trainer = Trainer(policy, objective, config)
         run.begin(policy, objective, data, Watch(trainer, data))
         trainer.prepare(data.training, run.stop_if_told)

@@ -62,7 +62,7 @@ def load(name: str, *, precision: str = "auto") -> tuple[CausalLM | Adapted, Tok
     Raises:
         ModelError: if there is no such model, or an adapter does not belong to its base.
     """
-    directory = None if name in ("tiny", "lab") else adapters.find(name)
+    directory = adapters.find(name)
     if directory is None:
         return _load_base(name, precision)
     base, made_for = adapters.base_name(directory)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pref_toolkit import metrics
-from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.data.tokens import Encoded, longest_of
 from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.logps import Logps
 from pref_toolkit.training import adapters, generation, models, processes
@@ -76,7 +76,7 @@ class Policy:
         tokenizer: Tokenizer,
         config: TrainConfig,
         longest: int,
-        reward_head: bool = False,
+        reward_head: nn.Linear | None = None,
         accelerator: Accelerator | None = None,
     ) -> Policy:
         """A policy whose active adapter can be trained, on its device, with ``start`` as it is now.
@@ -86,7 +86,7 @@ class Policy:
             tokenizer: the model's.
             config: how to train.
             longest: most tokens in a prompt + response that will be scored.
-            reward_head: whether the policy is a reward model; a head that it has already is kept.
+            reward_head: of a reward model, see :func:`pref_toolkit.training.adapters.reward_head`.
             accelerator: the devices.
 
         Raises:
@@ -103,8 +103,9 @@ class Policy:
         policy.accelerator = accelerator or processes.devices()
         if not processes.sharded(policy.accelerator):  # else each process is given its part of the weights only
             policy.model.to(policy.accelerator.device)
-        head = adapters.new_reward_head(policy.model) if reward_head else None
-        scorer = policy._new_scorer(longest, head)
+        if reward_head is not None:
+            reward_head.to(policy.accelerator.device)
+        scorer = policy._new_scorer(longest, reward_head)
         policy._base_fingerprint = adapters.fingerprint(policy.model)
         policy._scorer = processes.prepared(policy.accelerator, scorer)
         return policy
@@ -312,8 +313,3 @@ class Policy:
 def active_adapter(model: CausalLM | Adapted) -> str | None:
     """The name of the adapter that is on, or None for a model without adapters."""
     return model.active_adapter if isinstance(model, PeftModel) else None
-
-
-def longest_of(examples: Sequence[Encoded]) -> int:
-    """Most tokens in a prompt + response; a target is one."""
-    return max((len(e.prompt) + max(map(len, [*e.responses, e.target or []])) for e in examples), default=0)

@@ -30,10 +30,10 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint
 from pref_toolkit.training import processes
+from pref_toolkit.training.checkpoints import Facts
 from pref_toolkit.training.files import sha256, whole
 from pref_toolkit.training.modes import base_of
 from pref_toolkit.training.policy import Policy, View
@@ -58,7 +58,7 @@ def key(example: Encoded) -> bytes:
     return hashlib.sha256(json.dumps([example.prompt, example.responses]).encode()).digest()
 
 
-def identity(policy: Policy, view: View) -> dict[str, Any]:
+def identity(policy: Policy, view: View) -> Facts:
     """Everything that changes the readings of a view for given token ids."""
     base: Any = base_of(policy.model)
     package = Path(__file__).parents[1]
@@ -90,7 +90,7 @@ class Store:
         facts: the :func:`identity` of this one.
     """
 
-    def __init__(self, directory: str | Path, facts: dict[str, Any]) -> None:
+    def __init__(self, directory: str | Path, facts: Facts) -> None:
         self.facts = json.dumps(facts, sort_keys=True)
         self.directory = Path(directory) / hashlib.sha256(self.facts.encode()).hexdigest()[:32]
 
@@ -146,7 +146,7 @@ class Store:
 
 
 class Reference:
-    """A view of the policy as the reference of an objective: its readings, from a forward or kept.
+    """A view of the policy as the reference of an objective, and what is kept of its readings.
 
     Args:
         policy: whose view.
@@ -195,23 +195,15 @@ class Reference:
         mine, idle = processes.own_micro_batches(devices, scorer, examples, self.policy.config.tokens_per_forward)
         own: Readings = {}
         for n, part in enumerate([*mine, *idle]):
-            values = {name: value.cpu() for name, value in self._forward(scorer.collate(part), names).items()}
+            batch = scorer.collate(part).to(self.policy.device)
+            with self.policy.view(self.view):
+                values = {name: value.cpu() for name, value in scorer(batch, names).items()}
             for place, example in enumerate(part if n < len(mine) else []):
                 own[key(example)] = {name: value[place].clone() for name, value in values.items()}
             bar.update(devices.num_processes * len(part) if n < len(mine) else 0)
         return {k: r for theirs in processes.all_gather(devices, [own]) for k, r in theirs.items()}
 
-    def readings(self, batch: Batch, examples: Sequence[Encoded]) -> dict[str, Tensor]:
-        """What the objective wants of a batch: kept, or from a forward."""
-        if not self.names:
-            return {}
-        kept = [self.stored.get(key(e), {}) for e in examples] if self.stored else []
-        if kept and all({*self.names} <= {*own} for own in kept):
-            return {n: torch.stack([own[n] for own in kept]).to(batch.tokens.device) for n in self.names}
-        return self._forward(batch, self.names)
-
-    def _forward(self, batch: Batch, names: Sequence[str]) -> dict[str, Tensor]:
-        values: dict[str, Tensor]
-        with self.policy.view(self.view):
-            values = self.policy.scorer()(batch.to(self.policy.device), names)
-        return values
+    def kept(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
+        """What the objective wants of these examples, of all of which :meth:`keep` knows it."""
+        rows = [self.stored[key(e)] for e in examples]
+        return {n: torch.stack([row[n] for row in rows]).to(self.policy.device) for n in self.names}

@@ -29,7 +29,7 @@ from tqdm import tqdm
 from pref_toolkit.data import Report
 from pref_toolkit.errors import NotFiniteError, Terminated
 from pref_toolkit.training import checkpoints, processes
-from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError
+from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError, Facts
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import Data, digest_of
 from pref_toolkit.training.files import whole
@@ -101,8 +101,8 @@ class Run:
         self.output = Path(config.output) if config.output else None
         self.accelerator: Accelerator = processes.devices(log_with=config.log_with, project_dir=config.output)
         self.writes = self.output is not None and self.accelerator.is_main_process
-        self.content: dict[str, Any] = {}
-        self.identity: dict[str, Any] = {}
+        self.content: Facts = {}
+        self.identity: Facts = {}
         self._received: list[int] = []
         self._open = ExitStack()
 
@@ -213,7 +213,7 @@ class Run:
             taken = scorer.way or f"route {scorer.route!r}"
             self._say(logging.WARNING, f"scoring by the slower {taken}: {scorer.obstacle}")
 
-    def _identity(self, policy: Policy, objective: Objective, data: Data) -> dict[str, Any]:
+    def _identity(self, policy: Policy, objective: Objective, data: Data) -> Facts:
         """Everything that makes the run what it is."""
         start = {} if policy.views["start"] is None else {"start adapter": policy.fingerprint("start")}
         return {
@@ -227,7 +227,7 @@ class Run:
             **start,
         }
 
-    def _facts(self) -> dict[str, Any]:
+    def _facts(self) -> Facts:
         """Everything needed to repeat the run."""
         gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
         packages = ("pref-toolkit", "torch", "transformers", "peft", "accelerate", "datasets")
@@ -361,7 +361,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         return self.history
 
-    def _write(self, **content: Any) -> None:
+    def _write(self, **content: object) -> None:
         """Add to ``run.json``."""
         self.content |= content
         if self.writes and self.output:
@@ -385,7 +385,7 @@ class Run:
             logger.log(level, sentence)
 
 
-def add(output: str | Path, **content: Any) -> None:
+def add(output: str | Path, **content: object) -> None:
     """Add to the ``run.json`` of a run that is over."""
     path = Path(output) / "run.json"
     facts = json.loads(path.read_text()) | content

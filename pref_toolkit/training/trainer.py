@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pref_toolkit import metrics
 from pref_toolkit.data import DataError
-from pref_toolkit.data.batches import packed_length
+from pref_toolkit.data.batches import Batch, packed_length
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.training import checkpoints, processes, references
@@ -79,6 +79,7 @@ class Trainer:
             name: WHOLE_UPDATE[name](objective, policy) for name in objective.method.needs if name in WHOLE_UPDATE
         }
         self.forward_tokens = config.tokens_per_forward
+        self.stored = False  # whether the reference's readings are those that `prepare` kept
         self.updates = 0
         self.forget()
 
@@ -106,6 +107,7 @@ class Trainer:
         if wanted := [*once, "entropies"] if dispersed else once:
             with self.policy.scorer().taken.applied():
                 self.reference.keep([with_target_last(e) for e in training], wanted, between)
+        self.stored = bool(once)
         for own in self.whole_update.values():
             own.before_training(self.reference, training)
 
@@ -235,9 +237,17 @@ class Trainer:
         """A micro-batch under reference and policy."""
         scorer = self.policy.scorer()
         batch = scorer.collate(part).to(self.policy.device)
-        under_reference = self.reference.readings(batch, part)
+        under_reference = self.reference.kept(part) if self.stored else self._under_reference(batch)
         under_policy = scorer(batch, self.objective.of_policy, under_reference.pop("hidden", None))
         return Scored(part, batch.tokens, under_policy, under_reference, {})
+
+    def _under_reference(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.objective.of_reference:
+            return {}
+        readings: dict[str, Tensor]
+        with self.policy.view(self.objective.views["reference"]):
+            readings = self.policy.scorer()(batch, self.objective.of_reference)
+        return readings
 
     def _loss(self, scored: Scored) -> Tensor:
         stats = {name: own.value(scored.examples) for name, own in self.whole_update.items()}
