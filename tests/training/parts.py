@@ -2,6 +2,7 @@
 
 import torch
 
+from pref_toolkit.training import adapters
 from pref_toolkit.training.dataset import Data
 from pref_toolkit.training.models import tiny
 from pref_toolkit.training.objective import Objective
@@ -16,7 +17,8 @@ def made(rows, method, config, accelerator=None, **hyperparameters):
     torch.manual_seed(config.seed)
     model, tokenizer = tiny()
     data = Data.of(rows, tokenizer, objective, config, None)
-    policy = Policy.to_train(model, tokenizer, config, data.longest, objective.trains_rewards, accelerator)
+    head = adapters.new_reward_head(model) if objective.trains_rewards else None
+    policy = Policy.to_train(model, tokenizer, config, data.longest, head, accelerator)
     return policy, Trainer(policy, objective, config), data
 
 
@@ -26,3 +28,24 @@ def begun(run, rows, method="dpo"):
     run.begin(policy, trainer.objective, data, Watch(trainer, data))
     trainer.prepare(data.training, run.stop_if_told)
     return policy, trainer, data
+
+
+def updates(trainer, data, number):
+    """Make so many updates: each is yielded when its gradients are there, and its step is made when the next is asked for."""
+    for step in range(number):
+        update = trainer.gradients(data.batch(step))
+        yield update
+        trainer.step(update, trainer.config.rate(step))
+
+
+def asked_of_the_reference(policy):
+    """A list that fills with each forward without gradient and dropout: its readings and its number of examples."""
+    asked = []
+
+    def note(scorer, inputs):
+        batch, *more = inputs
+        if not torch.is_grad_enabled() and not any(module.training for module in scorer.model.modules()):
+            asked.append((*(more[0] if more else ["sums"]), len(batch.tokens)))
+
+    policy.scorer().register_forward_pre_hook(note)
+    return asked

@@ -207,7 +207,7 @@ def test_a_saved_adapter_loads_on_its_base_and_on_no_other(rows, quick, tmp_path
 def test_an_adapter_that_would_move_the_reference_is_refused(rows, quick):
     from peft import LoraConfig, get_peft_model
 
-    for options in ({"bias": "all"}, {"modules_to_save": ["lm_head"]}):
+    for options in ({"bias": "all"}, {"init_lora_weights": "olora"}):
         model, tokenizer = tiny()
         config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", **options)
         with pytest.warns(FutureWarning):  # peft reads a name that transformers has renamed
