@@ -1,8 +1,8 @@
 """The command line: ``pref-toolkit train | evaluate | generate | check-data | methods``.
 
-Exit codes: 0 done; 2 bad input or usage, said in one sentence; 3 training stopped because a value was not finite; 143 after
-SIGTERM, 130 after Ctrl-C and 129 after SIGHUP, with a checkpoint saved. Nothing heavy is imported before a command needs it, so
-that ``--help`` answers at once.
+Exit codes: 0 done; 2 bad input or usage, with one sentence about it; 3 training stopped at a value that was not finite; 143
+after SIGTERM, 130 after Ctrl-C and 129 after SIGHUP, with a checkpoint saved. A command imports heavy libraries only when it
+needs them, so ``--help`` is quick.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     method = find_method(str(flags.method or file.get("method", "dpo")))
     for name, default in method.hyperparameters.items():
         kind = get_type_hints(method.loss)[name]
-        parser.add_argument(f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbols")
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbol")
     if (flags.model or file.get("model", "lab")) == "lab":
         from pref_toolkit.lab.defaults import defaults
 
@@ -141,25 +141,25 @@ MODEL_HELP = "the directory of a run, a hub id, `tiny` or `lab`"
 def _evaluate_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
     parser.add_argument(
-        "--data", type=str | None, default=None, help="preferences; a lab model without them meets the gold reward"
+        "--data", type=str | None, default=None, help="preferences; without them, the gold reward judges a lab model"
     )
     parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    parser.add_argument("--seed", type=int, default=0, help="of the lab's prompts and samples")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the lab's prompts and samples")
 
 
 def _generate_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--model", type=str, required=True, help=MODEL_HELP)
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
-    parser.add_argument("--temperature", type=float, default=1.0, help="0 takes the likeliest token each time")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--temperature", type=float, default=1.0, help="0 always takes the most likely token")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
     parser.add_argument("prompt", nargs="+", help="one or more prompts")
 
 
 def _check_data_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
-    parser.add_argument("--model", type=str, default="tiny", help="whose tokenizer counts the tokens")
+    parser.add_argument("--model", type=str, default="tiny", help="the model whose tokenizer counts the tokens")
     parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    parser.add_argument("--method", type=str | None, default=None, help="whose needs the rows must meet too")
+    parser.add_argument("--method", type=str | None, default=None, help="the method whose inputs the rows must have")
 
 
 def train(arguments: Namespace) -> None:
@@ -225,7 +225,7 @@ def evaluate(arguments: Namespace) -> None:
 
 
 def _judge(policy: Policy, seed: int) -> dict[str, Any]:
-    """By the lab's gold reward: a policy by what it says, a reward model by what it picks of several samples."""
+    """Measure a policy by its samples, or a reward model by its choice among samples, with the lab's gold reward."""
     from pref_toolkit import lab
 
     if (head := policy.head()) is None:
@@ -254,9 +254,9 @@ def generate(arguments: Namespace) -> None:
 
 
 def check_data(arguments: Namespace) -> int:
-    """Say what of a data set would be refused, left out or changed; with a method, by that method too.
+    """Report the rows that would be refused, left out or changed; with a method, also those that it cannot use.
 
-    Exit code 2 if any row would be refused or left out.
+    The exit code is 2 if a row would be refused or left out.
     """
     from pref_toolkit.data import DataError, check, prepare
     from pref_toolkit.losses import find_method
@@ -278,7 +278,7 @@ def check_data(arguments: Namespace) -> int:
 
 
 def methods(arguments: Namespace) -> None:
-    """List the methods: formula, what they read, defaults, paper, chapter."""
+    """List the methods: formula, inputs, defaults, paper, chapter."""
     from pref_toolkit.losses import METHODS
 
     for name, method in METHODS.items():
@@ -309,7 +309,7 @@ def _complain(sentence: str) -> int:
 
 
 def _sentence(error: ArgumentError) -> str:
-    """The parser's message on one line, with types and settings by their names."""
+    """The parser's message as one line, with plain names of settings and types."""
     text = " ".join(str(error).split())
     text = re.sub(r"Parser key \"(\w+)\"|<class '(\w+)'>|typing\.", lambda found: found[1] or found[2] or "", text)
     return re.sub(
@@ -320,7 +320,7 @@ def _sentence(error: ArgumentError) -> str:
 
 
 def _require(name: str, known: Collection[str], complaint: str) -> None:
-    """Complain about a name that is not known, and say the nearest one that is."""
+    """Raise a complaint about an unknown name, with the nearest known one."""
     if name not in known:
         near = get_close_matches(name, known, n=1)
         raise Complaint(complaint + (f"; did you mean {near[0]!r}?" if near else ""))
@@ -335,7 +335,7 @@ def _underscored(argument: str) -> str:
 
 
 def _settings(file: str) -> dict[str, Any]:
-    """The content of a YAML file, read as the parser reads values: only plain data, and ``1e-4`` is a number."""
+    """The content of a YAML file. The parser's own loader reads only plain data, and ``1e-4`` as a number."""
     try:
         content = get_loader("yaml")(Path(file).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, YAMLError) as error:

@@ -1,4 +1,4 @@
-"""What is said to a user: a complaint in one sentence, and a value that is not finite."""
+"""Errors that are reported to a user: a complaint in one sentence, and a value that is not finite."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from signal import Signals
 
 
 class Complaint(ValueError):
-    """What a user asked for cannot be done. One sentence: what is wrong, where, and what to do.
+    """A request of a user that cannot be met. The message is one sentence: the fault, its place and the remedy.
 
-    The command line prints it and returns 2. A plain ``ValueError`` is a mistake in a program, and shows its traceback.
+    The command line prints the message and returns 2. A plain ``ValueError`` is a mistake in a program, and the command line
+    shows its traceback.
 
     >>> raise Complaint("no such method: 'dop'; did you mean 'dpo'?")
     Traceback (most recent call last):
@@ -21,7 +22,7 @@ class ModelError(Complaint):
 
 
 class NotFiniteError(ArithmeticError):
-    """A weight, loss or gradient that is not finite: training has to stop. The command line returns 3."""
+    """A weight, loss or gradient that is not finite, so that training has to stop. The command line returns 3."""
 
 
 class Terminated(SystemExit):

@@ -1,9 +1,8 @@
-"""Arrays -> Axes: how this project draws. The only module that imports matplotlib.
+"""Arrays -> pictures in the project's style. The only module that imports matplotlib.
 
-A figure is made with :func:`figure`, filled with :func:`lines`, :func:`bars` or :func:`points`, and shown with
-:func:`show` (one picture) or :func:`slider` (one picture for each value of a knob). Both give inline SVG that takes its
-text colour from the page, so one picture reads on white and on black, in the book, in a notebook and in a report.
-Nothing here computes a loss: numbers come in, pictures go out.
+:func:`figure` makes an empty figure, :func:`lines`, :func:`bars` and :func:`points` draw into it, and :func:`show` (one
+picture) or :func:`slider` (one picture for each value of a knob) shows it. Pictures are inline SVG and take their text colour
+from the page: one picture is readable on white and on black, in the book, in a notebook and in a report.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PALETTE = ("#1F83C4", "#D55E00", "#009E73", "#BF6FA0", "#7F7F7F")
 """Colour-blind-safe mid-tones after Okabe and Ito: each is at least 3:1 against the white page and the dark one."""
 
 DASHES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)))
-"""Line styles in step with :data:`PALETTE`, so no curve is told by its colour alone."""
+"""Line styles, one for each colour of :data:`PALETTE`, so that curves differ by more than colour."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "path",
@@ -65,12 +64,12 @@ def figure(panels: int = 1, *, width: float | None = None, height: float = 3.3) 
     """An empty picture in the project's style.
 
     Args:
-        panels: number of axes. Several stand side by side where there is room, and below one another on a phone.
-        width: of each panel, inches; 5.8, or 3.5 if there are several.
-        height: of each panel, inches.
+        panels: number of axes. Several panels stand side by side on a wide page, and below one another on a phone.
+        width: width of each panel in inches; 5.8 for one panel, 3.5 for each of several.
+        height: height of each panel in inches.
 
     Returns:
-        the ``Figure`` and its ``Axes``; with several panels a list of each, one figure to a panel.
+        the ``Figure`` and its ``Axes``; for several panels, a list of figures and a list of their axes.
     """
     made = []
     with matplotlib.rc_context(STYLE):
@@ -99,14 +98,14 @@ def lines(
     ylabel: str,
     spread: Mapping[str, ArrayLike] | None = None,
 ) -> None:
-    """One line for each named curve, told apart by colour and by dashes.
+    """Draw one line for each named curve. Lines differ by colour and by dashes.
 
     Args:
-        ax: where to draw.
+        ax: the axes to draw into.
         x: ``(N,)`` positions.
         curves: name of each curve and its ``(N,)`` heights. A single curve gets no legend.
-        xlabel: what ``x`` is, with its unit.
-        ylabel: what the heights are, with their unit.
+        xlabel: name of ``x``, with its unit.
+        ylabel: name of the heights, with their unit.
         spread: half-widths ``(N,)`` of a band around the curve of that name.
 
     Raises:
@@ -131,14 +130,14 @@ def bars(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """Bars side by side: for every name on the axis, one bar of each series.
+    """Draw bars side by side: for every name on the axis, one bar of each series.
 
     Args:
-        ax: where to draw.
+        ax: the axes to draw into.
         names: ``N`` labels along the axis.
         heights: name of each series and its ``(N,)`` heights. A single series gets no legend.
-        xlabel: what the names are.
-        ylabel: what the heights are, with their unit.
+        xlabel: the kind of the names, such as ``"response"``.
+        ylabel: name of the heights, with their unit.
 
     Raises:
         ValueError: if a label is empty.
@@ -164,13 +163,13 @@ def points(
     xlabel: str,
     ylabel: str,
 ) -> None:
-    """One marker shape for each named set of points.
+    """Draw points, with one marker shape for each named set.
 
     Args:
-        ax: where to draw.
+        ax: the axes to draw into.
         places: name of each set and its ``(N,)`` x and ``(N,)`` y. A single set gets no legend.
-        xlabel: what x is, with its unit.
-        ylabel: what y is, with its unit.
+        xlabel: name of x, with its unit.
+        ylabel: name of y, with its unit.
 
     Raises:
         ValueError: if a label is empty.
@@ -187,8 +186,8 @@ def show(fig: Figure | Sequence[Figure], *, alt: str) -> Html:
     """A picture as inline SVG that follows the page's light or dark mode.
 
     Args:
-        fig: what :func:`figure` made: a figure, or several that are the panels of one picture.
-        alt: what the picture shows, for someone who cannot see it: say what is compared and what comes out.
+        fig: a figure from :func:`figure`, or several figures that are the panels of one picture.
+        alt: description of the picture for readers who cannot see it: the comparison and its result.
 
     Raises:
         ValueError: if ``alt`` is empty.
@@ -209,24 +208,24 @@ def slider(
     width: float | None = None,
     height: float = 3.3,
 ) -> Html:
-    """A picture with a knob: one frame for each value, all drawn now, one of them visible.
+    """A picture with a knob. There is one frame for each value, and the knob chooses the visible one.
 
-    The knob is a native range input: arrow keys, Home and End move it, and a screen reader speaks what ``say`` returns.
-    All frames share one set of axis limits. What the frames have in common is stored once.
+    The knob is a native range input: arrow keys, Home and End move it, and a screen reader speaks the result of ``say``.
+    All frames share their axis limits, and common parts of the frames are stored once.
 
     Args:
-        draw: called as ``draw(ax, value)`` on empty axes (on a list of them if there are several panels).
-        values: what the knob runs through, in order; at least two.
-        label: the knob's name, for example ``"β (per nat)"``.
-        say: one short line for a value, computed from it, for example ``lambda b: f"β = {b:.2f}"``.
-        alt: what the picture shows, for someone who cannot see it.
-        start: index of the value shown first.
+        draw: function that is called as ``draw(ax, value)`` with empty axes, or with a list of axes for several panels.
+        values: values of the knob, in order; at least two.
+        label: name of the knob, for example ``"β (per nat)"``.
+        say: function from a value to a short line about it, for example ``lambda b: f"β = {b:.2f}"``.
+        alt: description of the picture for readers who cannot see it.
+        start: index of the first visible value.
         panels: number of axes, as in :func:`figure`.
-        width: of each panel, inches, as in :func:`figure`.
-        height: of each panel, inches.
+        width: width of each panel in inches, as in :func:`figure`.
+        height: height of each panel in inches.
 
     Raises:
-        ValueError: if ``alt`` or ``label`` is empty, there are fewer than two values, or ``start`` is no index of them.
+        ValueError: if ``alt`` or ``label`` is empty, there are fewer than two values, or ``start`` is not an index of them.
     """
     if len(values) < 2 or not 0 <= start < len(values):
         raise ValueError(

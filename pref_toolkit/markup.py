@@ -1,6 +1,6 @@
 """SVG text -> HTML for a page: pictures with alt text, and sliders that move through the frames of a picture.
 
-Nothing here draws. The frames of a picture are SVG texts; what the frames have in common is stored once.
+A frame of a picture is an SVG text. Common parts of the frames are stored once.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Html:
         return self.markup
 
 
-# Sent with every picture, because a notebook or a report has no style sheet of ours.
+# Part of every picture, because notebooks and reports do not load the book's style sheet.
 _CSS = (
     "<style>.pt-panels{display:flex;flex-wrap:wrap;justify-content:center;gap:.5rem}"
     ".pt-figure svg{max-width:100%;height:auto}.pt-figure [data-frame]{display:none}"
@@ -40,7 +40,7 @@ _CSS = (
     ".pt-knob input{flex:1 1 12em;min-height:2em}</style>"
 )
 
-# It only shows what the toolkit drew: no formula lives here.
+# The script shows frames and computes nothing.
 _SLIDER_JS = """(function (name, spoken) {
   var box = document.getElementById(name), knob = box.querySelector("input"), said = box.querySelector("output");
   knob.addEventListener("input", function () {
@@ -74,7 +74,7 @@ def slider(panels: Sequence[Sequence[str]], *, label: str, spoken: Sequence[str]
         label: name of the input.
         spoken: description of each position, shown beside the input and spoken by a screen reader.
         alt: description of the picture for readers who cannot see it.
-        start: the position at first.
+        start: initial position.
 
     Raises:
         ValueError: if ``alt`` is empty.
@@ -92,7 +92,7 @@ def slider(panels: Sequence[Sequence[str]], *, label: str, spoken: Sequence[str]
 
 
 def _panels(panels: Sequence[Sequence[str]], alt: str, start: int) -> str:
-    """The panels of a picture, each given as its frames, under one alt text."""
+    """The panels of a picture under one alt text. Each panel is a list of frames."""
     if not alt.strip():
         raise ValueError("a figure wants alt text: one sentence that says what it shows")
     svgs = "".join(_markup([_tree(frame) for frame in frames], start) for frames in panels)
@@ -100,7 +100,7 @@ def _panels(panels: Sequence[Sequence[str]], alt: str, start: int) -> str:
 
 
 def _tree(text: str) -> Element:
-    """The SVG without metadata, names and surplus digits, its ink turned into the page's text colour."""
+    """The SVG without metadata, names and surplus digits, with INK replaced by the page's text colour."""
     text = text[text.index("<svg") :].replace(INK, "currentColor").replace("xlink:href", "href")
     text = re.sub(r' xmlns(:xlink)?="[^"]*"', "", text, count=2)
     text = re.sub(r' d="[^"]+"', lambda path: re.sub(r"(\.\d\d)\d+", r"\1", path[0]), text)
@@ -113,13 +113,13 @@ def _tree(text: str) -> Element:
 
 
 def _markup(frames: Sequence[Element], start: int) -> str:
-    """One ``<svg>`` for all frames: definitions first and once, then what is common, then what differs."""
+    """One ``<svg>`` for all frames: the definitions, then the elements, each common one written once."""
     definitions: dict[str, str] = {}
     for frame in frames:
         for parent in list(frame.iter()):
             for block in parent.findall("defs"):
                 parent.remove(block)
-                # Matplotlib's own <style> would restyle the whole page; the svg element below carries it instead.
+                # Matplotlib's <style> would change the whole page, so the svg element below has its rules.
                 definitions |= {e.attrib["id"]: _text(e) for e in block if e.tag != "style"}
     body = "".join(_merge(list(same), start) for same in zip_longest(*frames))
     box = frames[0].attrib["viewBox"]
@@ -128,13 +128,13 @@ def _markup(frames: Sequence[Element], start: int) -> str:
         f'style="width:{float(box.split()[2]) / 72:.2f}in;stroke-linejoin:round;stroke-linecap:butt">'
         f"<defs>{''.join(definitions.values())}</defs>{body}</svg>"
     )
-    # The same glyph has the same id in every picture of a page; the content's hash tells them apart.
+    # A glyph has the same id in every picture of a page, so ids get the hash of the picture as a prefix.
     own = sha256(svg.encode()).hexdigest()[:8]
     return re.sub(r'(url\(#|href="#| id=")', rf"\g<1>{own}-", svg)
 
 
 def _merge(same: list[Element | None], start: int) -> str:
-    """One place in every frame: written once where all agree, else each version marked with its frames."""
+    """The elements at one place of all frames: written once if they are equal, else each version with its frames."""
     texts = ["" if e is None else _text(e) for e in same]
     if len(set(texts)) == 1:
         return texts[0]

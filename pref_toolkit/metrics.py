@@ -1,4 +1,4 @@
-"""What is measured: numbers in, numbers out. Nothing here is differentiated, and nothing is minimised."""
+"""Measures of policies and of reward models: numbers in, numbers out, without gradients."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from pref_toolkit.logps import Logps
 
 
 def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None]:
-    """How a policy treats ranked responses: the first of each prompt against the last.
+    """Compare the first with the last response to each prompt, under a policy.
 
     Args:
-        policy: ``(B, K)``, nats.
-        reference: the same under the reference, or None where a method does without it: what needs it is then None.
+        policy: ``(B, K)``, nats, best response first.
+        reference: the same responses under the reference. If it is None, the measures that need it are None.
 
     Returns:
         Means over the B examples, by name.
 
-        - ``reward_accuracy``: share whose implicit reward ``l - r`` is higher for the chosen response, a tie counting half;
+        - ``reward_accuracy``: share of examples with a higher implicit reward ``l - r`` for the chosen response; a tie counts
+          half;
         - ``margin``: mean of ``D = (l_w - r_w) - (l_l - r_l)``, nats;
         - ``chosen_logp, rejected_logp``: mean of ``l_w, l_l``, nats;
         - ``chosen_change, rejected_change``: mean of ``l_w - r_w, l_l - r_l``, nats: the change since step 0;
-        - ``likelihood_accuracy``: share with ``l_w > l_l``, a tie counting half.
+        - ``likelihood_accuracy``: share of examples with ``l_w > l_l``; a tie counts half.
 
-        For K=1 the last response is the first, and only the log-probabilities say something.
+        For K = 1 the first response is also the last, and only the log-probabilities are meaningful.
     """
     chosen, rejected = policy.sums[:, 0].detach(), policy.sums[:, -1].detach()
     out: dict[str, float | None] = {
@@ -47,14 +48,14 @@ def preference(policy: Logps, reference: Logps | None) -> dict[str, float | None
 
 
 def rewards(given: Tensor) -> dict[str, float | None]:
-    """How a reward model ranks responses: the first of each prompt against the last.
+    """Compare the first with the last response to each prompt, by the rewards of a reward model.
 
     Args:
         given: ``(B, K)`` rewards of responses, best first.
 
     Returns:
-        The names of :func:`preference`: ``reward_accuracy`` of these rewards and ``margin``, their mean difference, in the
-        reward's unit. What speaks of a policy is None.
+        The names of :func:`preference`. ``reward_accuracy`` and ``margin`` are those of the rewards, the margin in the
+        reward's unit; measures of a policy are None.
     """
     names = ("chosen_logp", "rejected_logp", "likelihood_accuracy", "chosen_change", "rejected_change")
     lead = (given[:, 0] - given[:, -1]).detach()
@@ -66,7 +67,7 @@ def _share_above(difference: Tensor) -> float:
 
 
 def length_spearman(policy: Logps) -> float | None:
-    """Spearman correlation of a response's summed log-probability with its length; None where either never varies."""
+    """Spearman correlation of a response's summed log-probability with its length; None if one of the two is constant."""
     sums, tokens = policy.sums.detach().flatten().cpu().numpy(), policy.tokens.flatten().cpu().numpy()
     if len(set(sums.tolist())) < 2 or len(set(tokens.tolist())) < 2:
         return None
@@ -74,12 +75,12 @@ def length_spearman(policy: Logps) -> float | None:
 
 
 def sampled_kl(policy: Tensor, reference: Tensor) -> tuple[float, float]:
-    """Monte-Carlo ``KL(policy || reference)`` in nats per response, with its standard error.
+    """Monte Carlo estimate of ``KL(policy || reference)`` in nats per response, and its standard error.
 
     Args:
         policy, reference: ``(n,)`` summed log-probabilities of n responses **drawn from the policy**.
 
-    The estimator is the mean of ``l - r``: unbiased, and not kept above 0.
+    The estimator is the mean of ``l - r``. It is unbiased, and may be negative.
     """
     ratio = (policy - reference).double()
     error = ratio.std().item() / math.sqrt(len(ratio)) if len(ratio) > 1 else math.inf
@@ -87,7 +88,7 @@ def sampled_kl(policy: Tensor, reference: Tensor) -> tuple[float, float]:
 
 
 def mean_interval(values: list[float], level: float = 0.95) -> tuple[float, float]:
-    """Normal interval for the mean of independent values, such as wins with a tie as half: narrower than for yes or no.
+    """Normal interval for the mean of independent values, such as wins in which a tie counts half.
 
     Raises:
         ValueError: for fewer than 2 values.
@@ -99,7 +100,7 @@ def mean_interval(values: list[float], level: float = 0.95) -> tuple[float, floa
 
 
 def wilson(successes: float, n: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's score interval for a share ``successes / n``; half a success for a tie is allowed."""
+    """Wilson's score interval for a share ``successes / n``; a tie may count as half a success."""
     if n < 1:
         raise ValueError("an interval wants at least one trial")
     z = float(norm.ppf(0.5 + level / 2))

@@ -1,4 +1,4 @@
-"""A run's directory -> ``report.html``: one self-contained page with curves, numbers, data findings, samples."""
+"""The directory of a run -> ``report.html``, one self-contained page with curves, numbers, data findings and samples."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pref_toolkit import figures, lab
 
 SAMPLES_SHOWN = 12
 
-# (title, unit, what is drawn); a curve with no number in it is left out.
+# Title, label with unit, and the columns to draw. Columns without numbers are left out.
 CURVES = [
     ("Loss", "loss (nats)", {"loss": "loss"}),
     (
@@ -31,7 +31,7 @@ CURVES = [
 
 
 def write(directory: Path) -> Path:
-    """Make ``report.html`` from ``run.json``, ``metrics.jsonl`` and ``samples.json``; returns its path."""
+    """Write ``report.html`` from ``run.json``, ``metrics.jsonl`` and ``samples.json``, and return its path."""
     facts = json.loads((directory / "run.json").read_text())
     steps = [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
     samples = json.loads((directory / "samples.json").read_text())

@@ -17,7 +17,7 @@ def _defaults(method: Method) -> str:
 
 
 def facts(method: Method) -> Html:
-    """A row of the table of methods as an HTML table: loss, what it reads, hyperparameters with defaults, source."""
+    """The facts box of a method, as HTML: loss, inputs, hyperparameters with defaults, source."""
     rows = {
         "name": f"<code>{method.name}</code>",
         "loss per example": f"<code>{html.escape(method.formula)}</code>",
@@ -30,14 +30,14 @@ def facts(method: Method) -> Html:
 
 
 def lab_table(*methods: str) -> Html:
-    """Rows of the lab's table of methods, the most accurate first; all of them if none is named.
+    """Rows of the lab's table of methods, the most accurate first. Without names, all rows.
 
-    Mean and standard deviation over the seeds, see ``pref_toolkit.lab.table``.
+    Cells hold mean and standard deviation over the seeds, see :mod:`pref_toolkit.lab.table`.
 
     Raises:
-        KeyError: for a method that has no row.
+        KeyError: for a method without a row.
     """
-    from pref_toolkit.lab import table  # its package loads a model's library, which most figures do without
+    from pref_toolkit.lab import table  # the import loads transformers, which the other tables do not need
 
     rows = table.summary()
     chosen = sorted(methods or rows, key=lambda name: -rows[name]["accuracy"][0])
@@ -69,7 +69,7 @@ def lab_table(*methods: str) -> Html:
 
 @dataclass(frozen=True)
 class Table:
-    """A table as MyST Markdown, so that its links are checked and its words are found by the book's search."""
+    """A table as MyST Markdown: Sphinx checks its links, and the book's search finds its words."""
 
     markdown: str
 
@@ -78,14 +78,14 @@ class Table:
 
 
 def _table(widths: str, *rows: Sequence[str]) -> Table:
-    """The first row is the header. On a phone it is hidden, and each row stands alone."""
+    """A table whose first row is the header. A phone hides the header and stacks the cells of each row."""
     lines = [":::{list-table}", ":header-rows: 1", ":class: pt-stack", f":widths: {widths}", ""]
     lines += ["* - " + "\n  - ".join(row) for row in rows]
     return Table("\n".join([*lines, ":::"]))
 
 
 def methods_table(methods: Mapping[str, Method]) -> Table:
-    """Every method: name and a link to its chapter, loss, what it reads and may read, defaults, source."""
+    """A row for every method: name, link to its chapter, loss, required and optional inputs, defaults, source."""
     rows = []
     for name, method in methods.items():
         rows.append(
@@ -100,7 +100,7 @@ def methods_table(methods: Mapping[str, Method]) -> Table:
 
 
 def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:
-    """Where sources disagree: the methods, what the toolkit computes, what else goes by the name, both with a number."""
+    """A row for every disagreement of sources: methods, the toolkit's loss, the other loss, and the value of each."""
     rows = []
     for entry in disagreements.values():
         ours, theirs = entry.numbers()
@@ -116,5 +116,5 @@ def _number(value: float) -> str:
 
 
 def _words(text: str) -> str:
-    """Plain text in Markdown."""
+    """Plain text, escaped for Markdown."""
     return re.sub(r"([\\`*_{}\[\]<>$|~])", r"\\\1", text)

@@ -1,6 +1,7 @@
 """Imports go one way, and only where the design says."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 PACKAGE = Path(__file__).parents[1] / "pref_toolkit"
 ORDER = [
     "errors",
+    "ranges",
     "logps",
     "losses",
     "metrics",
@@ -80,6 +82,14 @@ def test_libraries_stay_where_they_belong(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_module_is_named_after_nothing(path):
     assert not FORBIDDEN_NAMES & set(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def test_the_api_page_states_this_order():
+    """Of the parts that there are."""
+    page = (PACKAGE.parent / "book" / "reference" / "api.md").read_text(encoding="utf-8")
+    stated = re.search(r"stand before it in this list: (.+)\.", page)[1]
+    parts = {part_of(path) for path in MODULES}
+    assert stated == ", ".join(f"`{part}`" for part in ORDER if part in parts)
 
 
 def test_training_names_no_method():

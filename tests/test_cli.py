@@ -8,24 +8,12 @@ import time
 from pathlib import Path
 
 import pytest
+from transcripts import MADE
 
 from pref_toolkit.cli import COMMANDS, build_parser, main
 
-REAL_PAIRS = Path(__file__).parents[2] / "shared" / "data" / "hh_harmless_dev.jsonl.gz"
-QUICK = [
-    "--model",
-    "tiny",
-    "--max-steps",
-    "2",
-    "--batch-size",
-    "2",
-    "--held-out",
-    "2",
-    "--lora-rank",
-    "2",
-    "--samples",
-    "1",
-]
+QUICK = ["--model=tiny", "--max-steps=2", "--batch-size=2", "--held-out=2", "--lora-rank=2"]
+QUICK += ["--samples=1", "--sample-tokens=4"]
 
 
 @pytest.fixture
@@ -245,32 +233,19 @@ def test_sigterm_exits_143_with_a_checkpoint(data, tmp_path):
     run = tmp_path / "run"
     command = [sys.executable, "-m", "pref_toolkit", "train", *QUICK, "--max-steps", "100000", "--data", str(data)]
     process = subprocess.Popen([*command, "--output", str(run)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 120
     while not ((run / "metrics.jsonl").exists() and (run / "metrics.jsonl").read_text()):
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()[0].decode()
+        assert process.poll() is None, process.communicate()[0].decode()
         time.sleep(0.1)
     process.send_signal(signal.SIGTERM)
-    out, _ = process.communicate(timeout=60)
+    out, _ = process.communicate()
     assert process.returncode == 143, out.decode()
     assert len(list((run / "checkpoints").iterdir())) == 1
 
 
-@pytest.mark.skipif(not REAL_PAIRS.exists(), reason="the real pairs are not beside this checkout")
-def test_real_pairs_train_and_report_accuracy_before_and_after(capsys, tmp_path):
-    run = tmp_path / "run"
-    arguments = [
-        "--model",
-        "tiny",
-        "--data",
-        str(REAL_PAIRS),
-        "--max-steps",
-        "2",
-        "--batch-size",
-        "2",
-        "--held-out",
-        "20",
-    ]
-    code, out, _ = said(capsys, "train", *arguments, "--output", str(run))
+def test_transcripts_train_and_report_accuracy_before_and_after(capsys, tmp_path):
+    data, run = tmp_path / "transcripts.jsonl", tmp_path / "run"
+    data.write_text("".join(json.dumps(row) + "\n" for row in MADE))
+    code, out, _ = said(capsys, "train", *QUICK, "--data", str(data), "--held-out", "5", "--output", str(run))
     assert code == 0 and "prompt too long" in out and "response cut" in out
     facts = json.loads((run / "run.json").read_text())
-    assert facts["before"]["reward_accuracy"] == 0.5 and facts["after"]["examples"] == 20
+    assert facts["before"]["reward_accuracy"] == 0.5 and facts["after"]["examples"] == 5

@@ -9,6 +9,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+import pref_toolkit
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOCKED = dict(
@@ -17,6 +19,7 @@ LOCKED = dict(
     if line and not line.startswith("#")
 )
 MAKEFILE = (ROOT / "Makefile").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def normal(name):
@@ -28,6 +31,12 @@ def requirements(*extras):
         Requirement(r)
         for r in PROJECT["dependencies"] + [x for e in extras for x in PROJECT["optional-dependencies"][e]]
     ]
+
+
+def test_there_is_one_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == PROJECT["version"] == pref_toolkit.__version__
+    assert (citation["license"], f"# {citation['title']}") == (PROJECT["license"], README.splitlines()[0])
 
 
 def test_every_direct_requirement_is_locked_within_its_range():

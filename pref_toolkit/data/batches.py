@@ -1,40 +1,57 @@
-"""Token ids -> tensors a model can score: one row per prompt, its K responses behind it.
+"""Token ids -> batches that a model can score.
 
 A packed batch is one sequence without padding::
 
     prompt_1 | r_11[:-1] | ... | r_1K[:-1] | prompt_2 | r_21[:-1] | ...
 
-Positions restart at the end of the prompt for every response, and a response sees its prompt and itself. The prompt is
-computed once however many responses it has. The first token of each response is scored from the prompt's last position.
+The positions of every response continue those of its prompt. A response attends to its prompt and to itself, so the model
+computes each prompt once for all its responses. The first token of a response is scored at the last position of the
+prompt; the last token of a response is not an input.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from pref_toolkit.data.tokens import Encoded
 
-Segments = list[tuple[int, int, list[tuple[int, int]]]]
-"""For each prompt of a packed sequence: where it begins and ends, and where the inputs of each response begin and end."""
+
+class Segment(NamedTuple):
+    """A prompt and its responses in a packed sequence, as ranges of positions."""
+
+    start: int
+    """First position of the prompt."""
+
+    end: int
+    """Position after the prompt."""
+
+    responses: list[tuple[int, int]]
+    """For each response, the first position of its inputs and the position after them."""
+
+    @property
+    def parts(self) -> list[tuple[int, int]]:
+        """The range of the prompt, then those of the responses."""
+        return [(self.start, self.end), *self.responses]
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """B prompts with K responses each, laid out as R sequences of T tokens (R=1 when packed).
+    """B prompts with K responses each, as R sequences of T tokens; R is 1 for a packed batch.
 
     Args:
         input_ids: ``(R, T)``.
         position_ids: ``(R, T)``.
-        present: ``(R, T)``, 0 where there is only padding.
-        scored: ``(N,)`` places in the flattened ``R * T`` where the distribution of each response token is read.
-        targets: ``(N,)`` the response tokens themselves.
-        owner: ``(N,)`` which of the ``B * K`` responses each belongs to.
-        tokens: ``(B, K)`` lengths of the responses.
-        segments: where prompts and responses lie, if they are packed.
+        present: ``(R, T)``, 1 for a token and 0 for padding.
+        scored: ``(N,)`` positions, in the flattened ``R * T``, whose next-token distributions score the responses.
+        targets: ``(N,)`` the response token scored at each of these positions.
+        owner: ``(N,)`` index among the ``B * K`` responses of the response that the token belongs to.
+        tokens: ``(B, K)`` lengths of the responses, in tokens.
+        segments: the B prompts with their responses in a packed batch; None if each response has a row of its own.
     """
 
     input_ids: Tensor
@@ -44,40 +61,40 @@ class Batch:
     targets: Tensor
     owner: Tensor
     tokens: Tensor
-    segments: Segments | None = None
+    segments: list[Segment] | None = None
 
     def to(self, device: torch.device | str) -> Batch:
+        """The same batch with its tensors on a device."""
         moved = {f.name: getattr(self, f.name).to(device) for f in fields(self) if f.name != "segments"}
         return Batch(**moved, segments=self.segments)
 
     def mask(self) -> Tensor:
-        """``(T, T)`` booleans of a packed batch: may position i (row) see position j (column)?"""
+        """``(T, T)`` booleans of a packed batch: whether position i (row) attends to position j (column)."""
         assert self.segments is not None
         length = self.input_ids.shape[1]
         mask = torch.zeros(length, length, dtype=torch.bool, device=self.input_ids.device)
-        for start, end, responses in self.segments:
-            mask[start:end, start:end] = True
-            for first, last in responses:
-                mask[first:last, start:end] = True
+        for segment in self.segments:
+            for first, last in segment.parts:
+                mask[first:last, segment.start : segment.end] = True
                 mask[first:last, first:last] = True
         return mask.tril()
 
 
 def packed_length(example: Encoded) -> int:
-    """Positions that an example takes in a packed sequence."""
+    """Number of positions that an example takes in a packed sequence."""
     return len(example.prompt) + sum(len(r) - 1 for r in example.responses)
 
 
 def row_length(example: Encoded) -> int:
-    """Positions that the longest response of an example takes in a row of its own."""
+    """Number of positions of a row that holds the prompt and its longest response."""
     return len(example.prompt) + max(map(len, example.responses)) - 1
 
 
 def micro_batches(examples: Sequence[Encoded], tokens: int, padded: bool = False) -> list[list[Encoded]]:
-    """Examples in order, in groups of at most ``tokens`` positions; a longer example goes alone.
+    """Split examples, in their order, into groups of at most ``tokens`` positions. A longer example is a group of its own.
 
-    Positions are those of :func:`pack`, or with ``padded`` those of :func:`separate`. In order no fewer groups would do, and
-    these are the most even of as many: the largest is as small as it can be.
+    Positions are counted as in :func:`pack`, or as in :func:`separate` if ``padded``. The number of groups is the smallest
+    possible in this order, and the largest group is as small as that number allows.
     """
     groups = _in_order(examples, tokens, padded)
     low, high = 0, tokens
@@ -106,28 +123,28 @@ def _in_order(examples: Sequence[Encoded], tokens: int, padded: bool) -> list[li
 
 
 def pack(examples: Sequence[Encoded]) -> Batch:
-    """One sequence that holds every prompt once, followed by its responses."""
+    """A packed batch: one sequence that holds every prompt once, followed by its responses."""
     ids: list[int] = []
     positions: list[int] = []
     scored: list[int] = []
-    segments: Segments = []
+    segments: list[Segment] = []
     for example in examples:
         start, end = len(ids), len(ids) + len(example.prompt)
         ids += example.prompt
         positions += range(len(example.prompt))
-        inside = []
+        inside: list[tuple[int, int]] = []
         for response in example.responses:
             first, last = len(ids), len(ids) + len(response) - 1
             inside.append((first, last))
             ids += response[:-1]
             positions += range(end - start, end - start + len(response) - 1)
             scored += [end - 1, *range(first, last)]
-        segments.append((start, end, inside))
+        segments.append(Segment(start, end, inside))
     return _batch(examples, torch.tensor([ids]), torch.tensor([positions]), torch.ones(1, len(ids)), scored, segments)
 
 
 def separate(examples: Sequence[Encoded]) -> Batch:
-    """One padded sequence per response, prompt repeated: for architectures that cannot share a prompt."""
+    """A padded batch: one row for each response, with its prompt. For architectures in which responses cannot share one."""
     sequences = [(len(e.prompt), e.prompt + r[:-1]) for e in examples for r in e.responses]
     width = max(map(row_length, examples))
     ids, present = torch.zeros(len(sequences), width, dtype=torch.long), torch.zeros(len(sequences), width)
@@ -145,7 +162,7 @@ def _batch(
     positions: Tensor,
     present: Tensor,
     scored: list[int],
-    segments: Segments | None,
+    segments: list[Segment] | None,
 ) -> Batch:
     counts = {len(e.responses) for e in examples}
     if len(counts) != 1:

@@ -1,4 +1,4 @@
-"""The one record of a preference: a prompt with K responses, best first."""
+"""The record of a preference: a prompt with K responses, best first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Message = dict[str, Any]
 
 
 class DataError(Complaint):
-    """The data cannot be used. One sentence: where (file, line, field), what is wrong, and what to do."""
+    """Data that cannot be used. The message is one sentence: the place (file, line, field), the fault and the remedy."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +20,15 @@ class Example:
 
     Args:
         prompt: text, or the chat messages before the answer.
-        responses: K texts, or K tuples of chat messages whose first is the assistant's. A pair has K=2, a ranking
-            K>2, a labelled answer K=1.
-        where: the row it came from, counted from 1: ``"pairs.jsonl:6"``, or ``"dataset:6"`` without a file.
-        scores: one number a response, in the responses' order, so descending. None where the row gave none.
-        desirable: the label of a K=1 row. None otherwise.
-        win_probabilities: like scores: the chance in [0, 1] that each response beats one of the model's own.
-        target: a supervised response besides the K, where the row gave one.
+        responses: K texts, or K tuples of chat messages that begin with the assistant's. K is 2 for a pair, more for a
+            ranking, 1 for a labelled answer.
+        where: file and line of the row, counted from 1: ``"pairs.jsonl:6"``, or ``"dataset:6"`` without a file.
+        scores: one number for each response, in the order of the responses and therefore descending; None if the row has
+            none.
+        desirable: the label of a row with K = 1; None for other rows.
+        win_probabilities: for each response, the probability that it beats one of the model's own; None if the row has
+            none.
+        target: a supervised response in addition to the K; None if the row has none.
     """
 
     prompt: str | tuple[Message, ...]

@@ -1,4 +1,4 @@
-"""What happened to the rows: every one that was refused, left out or changed, counted and located."""
+"""Findings about rows: the place and the reason of every row that was refused, left out or changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 REFUSED, LEFT_OUT, CHANGED = "refused", "left out", "changed"
 
-# Refused: the row is malformed. Left out: well formed, but nothing can be learnt from it.
-# Changed: kept, but not as it was written, or doubtful.
+# Refused: the row is malformed. Left out: the row is well formed, but nothing can be learnt from it.
+# Changed: the row is kept, but its text was changed or its content is doubtful.
 SEVERITY = {
     "broken file": REFUSED,
     "line too long": REFUSED,
@@ -38,12 +38,12 @@ SEVERITY = {
     "BOS or EOS in text": CHANGED,
     "control tokens in text": CHANGED,
 }
-PLACES_SHOWN = 8  # in the summary; `findings` keeps them all
+PLACES_SHOWN = 8  # in the text of a report; `findings` has all places
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing found at one row; as text, ``"pairs.jsonl:6: field 'chosen' is null, want non-empty text"``."""
+    """A finding about one row. Its text reads ``pairs.jsonl:6: field 'chosen' is null, want non-empty text``."""
 
     kind: str
     where: str
@@ -59,25 +59,25 @@ class Finding:
 
 
 class Report:
-    """Findings in the order they were made. As text: one line a kind, the gravest first."""
+    """The findings about a data set. Its text has one line for each kind of finding, the most severe kinds first."""
 
     def __init__(self) -> None:
         self.findings: list[Finding] = []
 
     def add(self, kind: str, where: str, detail: str) -> None:
-        """Note one finding. `kind` is a key of `SEVERITY`; `where` is a row, ``"pairs.jsonl:6"``."""
+        """Add a finding. ``kind`` is a key of ``SEVERITY``; ``where`` is the place of a row, ``"pairs.jsonl:6"``."""
         if kind not in SEVERITY:
             raise KeyError(f"unknown kind of finding {kind!r}")
         self.findings.append(Finding(kind, where, detail))
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of findings of each kind; kinds never found are absent."""
+        """Number of findings of each kind that was found."""
         return dict(Counter(finding.kind for finding in self.findings))
 
     @property
     def faults(self) -> list[Finding]:
-        """The findings that cost a row: refused and left out."""
+        """The findings about rows that were refused or left out."""
         return [finding for finding in self.findings if finding.severity != CHANGED]
 
     def __str__(self) -> str:

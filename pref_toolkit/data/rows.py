@@ -1,4 +1,4 @@
-"""Rows in any accepted form -> checked examples. Nothing is dropped or changed without a word in the report."""
+"""Rows in any accepted form -> checked examples. The report names every row that is dropped or changed."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ FORMS = (
     ("prompt", "completion", "label"),
 )
 ACCEPTED = "accepted are " + ", or ".join(" + ".join(form) for form in FORMS)
-NUMBERS = ("scores", "win_probabilities")  # one for each response
-BESIDE = {*NUMBERS, "target"}  # what two or more responses may have beside them
-MARKER = "\n\nAssistant:"  # Anthropic HH: a transcript's last shared marker ends the prompt
+NUMBERS = ("scores", "win_probabilities")  # fields with one number for each response
+BESIDE = {*NUMBERS, "target"}  # optional fields of a row with two or more responses
+MARKER = "\n\nAssistant:"  # Anthropic HH: the last marker that both transcripts share ends the prompt
 MAX_LINE_BYTES = 16 * 2**20
 _FORBIDDEN = re.compile("[\x00\ud800-\udfff]")
 _KEY = re.compile(r'"(?!role"|content")([^"\\]+)"\s*:')
 
 
 class Fault(Exception):
-    """One row is malformed: the kind of fault, and a sentence that names the field."""
+    """A malformed row: the kind of its fault, and a sentence that names the field."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(detail)
@@ -42,20 +42,20 @@ class Fault(Exception):
 
 
 def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Example]:
-    """Checked examples from rows, in the order of the rows.
+    """Read rows and check them. The examples have the order of the rows.
 
     Args:
         source: a ``.jsonl`` or ``.jsonl.gz`` file; a directory or hub id, read by the ``datasets`` library; a
-            ``datasets.Dataset``; or an iterable of dicts. Each row has one of these forms, text or chat messages:
-            ``prompt, chosen, rejected``; ``chosen, rejected`` with a shared beginning; ``prompt, responses`` best first,
-            or in any order with ``scores`` or ``win_probabilities``; ``prompt, completion, label``. Beside two or more
-            responses may stand ``scores`` and ``win_probabilities``, which must agree with the order of a pair, and,
-            where there is a prompt, a supervised ``target``; a field of another form is reported as not read.
-        on_bad_row: what to do with a malformed row: ``"stop"`` raises, ``"skip"`` counts it in `report`.
-        report: receives what was refused, left out or doubtful.
+            ``datasets.Dataset``; or an iterable of dicts. Each row has one of these forms, with text or chat messages:
+            ``prompt, chosen, rejected``; ``chosen, rejected`` with a shared beginning; ``prompt, responses`` with the best
+            response first, or in any order with ``scores`` or ``win_probabilities``; ``prompt, completion, label``. A row
+            with two or more responses may also have ``scores`` and ``win_probabilities``, which must agree with the order
+            of a pair, and, if it has a prompt, a supervised ``target``. A field of another form is reported as unread.
+        on_bad_row: ``"stop"`` raises at a malformed row, ``"skip"`` adds it to ``report`` and goes on.
+        report: receives the findings about rows that are refused, left out or doubtful.
 
     Raises:
-        DataError: naming file, line and field of the first malformed row (with ``"stop"``); or when `source` cannot
+        DataError: for the first malformed row (with ``"stop"``), with its file, line and field; or if ``source`` cannot
             be opened or has no rows.
     """
     if on_bad_row not in ("stop", "skip"):
@@ -84,7 +84,7 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
 
 
 def name(source: Any) -> str:
-    """What to call `source` in a message: its path or id, or ``"dataset"``."""
+    """The name of a source in messages: its path or hub id, or ``"dataset"``."""
     return str(source) if isinstance(source, str | Path) else "dataset"
 
 
@@ -92,7 +92,7 @@ def name(source: Any) -> str:
 
 
 def _rows(source: Any) -> Iterator[tuple[str, Any]]:
-    """Each row with its place, ``"file:line"``. A row that cannot be read is a Fault in the row's stead."""
+    """Each row with its place, ``"file:line"``. In place of a row that cannot be read there is a Fault."""
     if isinstance(source, str | Path) and (path := Path(source).expanduser()).is_file():
         for number, row in _lines(path):
             yield f"{source}:{number}", row
@@ -111,12 +111,12 @@ def _table(source: str | Path) -> Any:
     is_hub_id = isinstance(source, str) and re.fullmatch(r"\w[\w.-]*(/\w[\w.-]*)?", source)
     if not path.is_dir() and (not is_hub_id or path.suffix in (".jsonl", ".json", ".gz", ".parquet", ".csv")):
         raise DataError(f"no such file or directory: {source}")
-    import datasets  # slow to import, and most sources do not need it
+    import datasets  # a slow import that most sources do not need
 
     saved = (path / "state.json").is_file() or (path / "dataset_dict.json").is_file()
     try:
         return datasets.load_from_disk(str(path)) if saved else datasets.load_dataset(str(path))
-    except Exception as error:  # its own errors, pyarrow's, the network's: no common type
+    except Exception as error:  # errors of the library, of pyarrow and of the network have no common type
         reason = " ".join(str(error).split())[:300]
         what = source if path.is_dir() else f"{source}, which is no file or directory here"
         raise DataError(f"the datasets library cannot load {what}: {type(error).__name__}: {reason}") from error
@@ -179,14 +179,14 @@ def _parse(line: bytes) -> Any:
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     fields = dict(pairs)
-    if len(fields) < len(pairs):  # the json module would keep the last in silence
+    if len(fields) < len(pairs):  # the json module would silently keep the last value
         twice = next(key for key in fields if sum(key == k for k, _ in pairs) > 1)
         raise Fault("wrong shape", f"field {twice!r} is given twice")
     return fields
 
 
 def _last_field(text: str) -> str:
-    """The field a place in a JSON line lies in, from the text before it."""
+    """The field that contains a place in a JSON line, found from the text before that place."""
     keys = _KEY.findall(text)
     return f"field {keys[-1][:40]!r}" if keys else "the start of the line"
 
@@ -228,7 +228,7 @@ def _example(row: Any, where: str, report: Report) -> Example:
 
 
 def _given(row: Mapping[str, Any]) -> set[str]:
-    """The fields that are there: the datasets library fills those of other rows with null."""
+    """The fields that have a value. The datasets library gives every row all fields and fills missing ones with null."""
     return {key for key, value in row.items() if value is not None}
 
 
@@ -237,9 +237,9 @@ def _pair(row: Mapping[str, Any]) -> list[Any]:
 
 
 def _form(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """The accepted form that `row` has, or a Fault that names the missing or null field."""
+    """The accepted form of ``row``. Raises a Fault that names the missing or null field."""
     given = _given(row)
-    # A row with a prompt is not one that lacks it, even if the prompt is null.
+    # A row whose prompt is null has the field, so the form without a prompt is not meant.
     forms = [form for form in FORMS if form != ("chosen", "rejected") or "prompt" not in row]
     wanted = [tuple(field for field in form if field not in NUMBERS) for form in forms]
     fits = list(dict.fromkeys(form for form in wanted if given.issuperset(form)))
@@ -276,7 +276,7 @@ def _wrong(field: str, value: Any, want: str) -> Fault:
 
 
 def _content(value: Any, field: str, *, empty: bool = False) -> str | tuple[Message, ...]:
-    """`value` as checked text or checked chat messages; `empty` allows empty text."""
+    """``value``, checked, as text or chat messages. ``empty`` allows empty text."""
     if isinstance(value, str):
         return _text(value, field, empty=empty)
     if not isinstance(value, list | tuple):
@@ -287,7 +287,7 @@ def _content(value: Any, field: str, *, empty: bool = False) -> str | tuple[Mess
     for i, message in enumerate(value):
         if not isinstance(message, Mapping) or not {"role", "content"} <= message.keys():
             raise Fault("wrong type", f"field '{field}[{i}]' is not a chat message, want role and content")
-        # The datasets library fills the keys that other messages have with null.
+        # The datasets library gives every message all keys and fills missing ones with null.
         messages.append({str(key): part for key, part in message.items() if part is not None})
         for key in ("role", "content"):
             if not isinstance(part := message[key], str):
@@ -320,7 +320,7 @@ def _ranked(
     """Responses best first, and their scores and win probabilities in the same order if the row has any."""
     scores, win_probabilities = (_numbers(row, field, len(responses)) for field in NUMBERS)
     ranked_by = scores or win_probabilities or [0.0] * len(responses)
-    order = sorted(range(len(responses)), key=lambda i: -ranked_by[i])  # stable: ties stay in the order given
+    order = sorted(range(len(responses)), key=lambda i: -ranked_by[i])  # stable: ties keep their order
     if row.get("responses") is None and order != [0, 1]:
         field = "scores" if scores else "win_probabilities"
         raise Fault("wrong shape", f"field {field!r} puts 'rejected' above 'chosen'; exchange them, or the numbers")
@@ -332,7 +332,7 @@ def _numbers(row: Mapping[str, Any], field: str, responses: int) -> list[float] 
     """One finite number for each response, or None if the row has no such field."""
     given = row.get(field)
     if given is None:
-        # Without them a ranking might have another order; a pair has its own.
+        # A misspelt field would leave a ranking in the wrong order. A pair states its order itself.
         others = [str(key) for key in row if key not in NUMBERS and row.get("responses") is not None]
         if near := difflib.get_close_matches(field, others, n=1, cutoff=0.8):
             raise Fault("missing field", f"field {field!r} is missing (is {near[0]!r} meant for it?)")
@@ -358,11 +358,11 @@ def _is_finite(score: int | float) -> bool:
 
 
 def _shared_beginning(chosen: Any, rejected: Any) -> tuple[Any, tuple[Any, Any]]:
-    """Split two whole conversations into the prompt they share and the two responses."""
+    """Split two whole conversations into their shared prompt and the two responses."""
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise Fault("wrong type", "one of fields 'chosen' and 'rejected' is text, the other messages; want one style")
     if not isinstance(chosen, str):
-        # Back from the last shared message until the assistant speaks next in both.
+        # Go back from the last shared message to a place where the assistant speaks next in both.
         start = next((i for i, (a, b) in enumerate(zip(chosen, rejected)) if a != b), min(len(chosen), len(rejected)))
         start = min(start, len(chosen) - 1, len(rejected) - 1)
         while start > 0 and not chosen[start]["role"] == rejected[start]["role"] == "assistant":
@@ -382,7 +382,7 @@ def _shared_beginning(chosen: Any, rejected: Any) -> tuple[Any, tuple[Any, Any]]
 
 
 def _one_style(prompt: Any, responses: list[Any], where: str, report: Report) -> tuple[Any, list[Any]]:
-    """Prompt and responses all text or all messages, with no prompt left in the responses' messages."""
+    """Prompt and responses in one style, text or messages. The prompt's messages are removed from the responses."""
     if all(isinstance(part, str) for part in (prompt, *responses)):
         if prompt and all(len(r) > len(prompt) and r.startswith(prompt) for r in responses):
             report.add("repeated prompt", where, "every response begins with the prompt, and is kept so")
@@ -392,7 +392,7 @@ def _one_style(prompt: Any, responses: list[Any], where: str, report: Report) ->
     if any(isinstance(r, str) for r in responses):
         raise Fault("wrong type", "some of prompt and responses are text, others chat messages; want one style")
     if isinstance(prompt, str):
-        # UltraFeedback's style: the question as text, and whole conversations beside it.
+        # UltraFeedback: the prompt is text, and each response is the whole conversation.
         if len(responses) == 2:
             messages, pair = _shared_beginning(*responses)
             if messages[-1]["content"] == prompt:

@@ -1,4 +1,4 @@
-"""Examples -> token ids. The ids of a prompt are the same in training and in generation: one function makes both."""
+"""Examples -> token ids. Training and generation get the ids of a prompt from one function, so they are the same."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from pref_toolkit.data.examples import DataError, Example, Message
 from pref_toolkit.data.report import Report
 from pref_toolkit.data.rows import name, read
 
-# Marks where a control token's spelling inside a user's text is broken in two, so that no tokenizer takes it for the
-# token. A lone surrogate cannot stand in valid text: rows that hold one are refused when read.
+# Splits the spelling of a control token in a user's text, so that no tokenizer reads the spelling as the token. Valid
+# text has no lone surrogate: `read` refuses rows with one.
 BREAK = "\ud800"
 ANCHOR = "\n"
 ROWS_AT_ONCE = 1000
 
 
 class NothingFits(DataError):
-    """Every prompt is as long as max_length."""
+    """Every prompt is as long as ``max_length``, so no response fits."""
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """An example in token ids.
+    """An example as token ids.
 
     Args:
-        prompt: the prompt's ids, at least one; never cut.
-        responses: K lists of ids, best first, each at least one long and ending in EOS unless it was cut.
-        where, scores, desirable, win_probabilities: as in the example.
-        target: the ids of the supervised response besides the K, or None.
+        prompt: ids of the prompt, at least one. A prompt is never cut.
+        responses: K lists of ids, best first, each of at least one id. A response ends in EOS unless it was cut.
+        where, scores, desirable, win_probabilities: as in ``Example``.
+        target: ids of the supervised response, or None.
     """
 
     prompt: list[int]
@@ -51,10 +51,12 @@ def longest_of(examples: Sequence[Encoded]) -> int:
 def prepare(
     source: Any, tokenizer: Any, *, max_length: int | None = 1024, on_bad_row: str = "stop"
 ) -> tuple[list[Encoded], Report]:
-    """Rows to token ids, with a report of everything refused, left out or changed. See `read` and `encode`.
+    """Read rows and encode them. The report names every row that was refused, left out or changed.
+
+    The arguments are those of ``read`` and ``encode``.
 
     Raises:
-        DataError: as `read` and `encode` do, and when no row remains.
+        DataError: for the reasons of ``read`` and ``encode``, or if no row remains.
     """
     report = Report()
     examples = read(source, on_bad_row=on_bad_row, report=report)
@@ -66,12 +68,12 @@ def prepare(
 
 
 def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) -> Report:
-    """Go through all rows and report every fault, rather than stop at the first.
+    """Check all rows and report every fault, instead of stopping at the first.
 
-    Without a tokenizer only the rows themselves are checked, not their lengths in tokens.
+    Without a tokenizer, lengths in tokens are not checked.
 
     Raises:
-        DataError: if `source` cannot be opened or has no rows, or the tokenizer has no EOS.
+        DataError: if ``source`` cannot be opened or has no rows, or the tokenizer has no EOS.
     """
     report = Report()
     examples = read(source, on_bad_row="skip", report=report)
@@ -83,7 +85,7 @@ def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) 
 
 @dataclass(frozen=True)
 class _Rendered:
-    """A prompt and its responses as the text to tokenise; `head` is what stands before the prompt's ids."""
+    """A prompt and its responses as text to tokenise. ``head`` holds the ids before the prompt's."""
 
     head: list[int]
     prompt: str
@@ -92,12 +94,12 @@ class _Rendered:
 
 
 def encode_prompt(tokenizer: Any, prompt: str | Sequence[Message]) -> list[int]:
-    """The ids of a prompt, in training and in generation alike.
+    """The ids of a prompt, for training and for generation.
 
-    Text gets what the tokenizer itself puts in front (one BOS, or none where the tokenizer adds none), once, even if
-    the text begins with it. Chat messages get what the chat template writes, generation prompt included. Control
-    tokens spelt out in a text or message are ordinary text. An empty prompt becomes BOS, or EOS without one: the
-    first token of a response needs something to be predicted from.
+    Text gets the tokenizer's own prefix (one BOS, or nothing) once, even if the text already begins with BOS. The chat
+    template renders chat messages, with its generation prompt. The spelling of a control token in a text or message is
+    read as ordinary text. An empty prompt becomes BOS, or EOS if the tokenizer has no BOS: the first token of a response
+    needs a token to be predicted from.
 
     Raises:
         DataError: if the tokenizer has no EOS, or no chat template that can render the messages.
@@ -115,22 +117,22 @@ def encode(
     report: Report,
     on_bad_row: str = "stop",
 ) -> list[Encoded]:
-    """Token ids of each example: the prompt's ids, then the K responses', each ending in exactly one EOS.
+    """The token ids of each example. Every response ends in exactly one EOS.
 
-    A response's ids are those that follow the prompt's when both are tokenised together; where the tokenizer merges
-    across the boundary, the response is tokenised as what follows the prompt, and the row counted.
+    Prompt and response are tokenised together, and the ids after the prompt's are those of the response. If the tokenizer
+    merges characters across the boundary, the response is tokenised as a continuation instead, and the row is reported.
 
     Args:
-        examples: from `read`.
+        examples: from ``read``.
         tokenizer: any tokenizer of transformers, with an ``eos_token``; a chat template if the rows are messages.
-        max_length: tokens of prompt + response. Longer responses are cut; rows whose prompt leaves no room are left
-            out; both are counted. None: no limit.
-        report: receives what was left out or changed.
-        on_bad_row: for a row the chat template cannot render: ``"stop"`` raises, ``"skip"`` counts it.
+        max_length: largest number of tokens in prompt + response. A longer response is cut; a row whose prompt leaves no
+            room is left out. Both are reported. None sets no limit.
+        report: receives the findings about rows that are left out or changed.
+        on_bad_row: at a row that the chat template cannot render, ``"stop"`` raises and ``"skip"`` reports it.
 
     Raises:
-        DataError: no EOS; a chat template that fails, or whose prompt is not the beginning of the whole (with
-            ``"stop"``); every prompt as long as max_length.
+        DataError: if the tokenizer has no EOS; if the chat template fails, or its prompt is not the beginning of the
+            conversation (with ``"stop"``); if every prompt is as long as ``max_length``.
     """
     if max_length is not None and max_length < 2:
         raise DataError(f"max_length={max_length}, want 2 or more: a token of prompt and one of response")
@@ -189,7 +191,7 @@ _REASONS = {
 
 
 class _Reader:
-    """What one tokenizer puts around a text, and how it reads it."""
+    """A tokenizer with the ids that it puts before a text and the spellings of its control tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         if tokenizer.eos_token_id is None:
@@ -241,7 +243,7 @@ class _Reader:
                     "conversation it renders; training would not match generation, so change tokenizer.chat_template"
                 )
             end = whole[len(start) :]
-            # What a template writes after EOS (often a line break) is never generated.
+            # The template's text after EOS (often a line break) is never generated.
             ends.append(_without(end.rstrip(), end=self.tokenizer.eos_token) if self._ends(end) else end)
         return _Rendered([], start, ends, kinds)
 
@@ -253,19 +255,19 @@ class _Reader:
             return self.tokenizer.apply_chat_template(
                 list(messages), tokenize=False, add_generation_prompt=add_generation_prompt
             )
-        except Exception as error:  # a template is a program from elsewhere and may fail in any way
+        except Exception as error:  # a template is somebody else's program and may raise anything
             reason = " ".join(str(error).split())[:300]
             raise DataError(f"the tokenizer's chat template cannot render the messages: {reason}") from error
 
     def _broken(self, value: Any) -> Any:
-        """A text with every control token in it broken in two; of messages, every text in them."""
+        """A text, or every text in messages, with the spelling of each control token split by BREAK."""
         if isinstance(value, dict):
             return {key: self._broken(part) for key, part in value.items()}
         if isinstance(value, list):
             return [self._broken(part) for part in value]
         if not isinstance(value, str):
             return value
-        while self.control.search(value):  # again, for a token that another one overlapped
+        while self.control.search(value):  # again, because spellings may overlap
             value = self.control.sub(lambda found: found[0][0] + BREAK + found[0][1:], value)
         return value
 
@@ -274,7 +276,7 @@ class _Reader:
         return rendered.head + body or [self.eos if bos is None else bos]
 
     def ids(self, texts: list[str]) -> list[list[int]]:
-        """Ids of each text, without anything added; breaks are boundaries that no token crosses."""
+        """Ids of each text, without special tokens. No token crosses a BREAK."""
         pieces = [text.split(BREAK) for text in texts]
         ids = self._encode([first for first, *_ in pieces])
         for row, (_, *rest) in zip(ids, pieces):
@@ -283,7 +285,7 @@ class _Reader:
         return ids
 
     def continuation(self, text: str) -> list[int]:
-        """Ids of `text` as it stands behind other text: some tokenizers put a space before a text's first word."""
+        """Ids of a text that continues another, without the space that some tokenizers put before a first word."""
         text, *rest = text.split(BREAK)
         anchor, both, ids = self._encode([ANCHOR, ANCHOR + text, text])
         if len(both) > len(anchor) and both[: len(anchor)] == anchor:

@@ -1,5 +1,6 @@
 """A small language whose true reward is known, so that accuracy, win rate and KL are measured and not judged."""
 
+from pref_toolkit.lab import defaults
 from pref_toolkit.lab.annotators import Annotator
 from pref_toolkit.lab.evaluation import describe, evaluate, evaluate_best_of
 from pref_toolkit.lab.language import gold, politeness, prompts, words
@@ -10,6 +11,7 @@ from pref_toolkit.lab.shipped import MODEL_PATH, load
 __all__ = [
     "MODEL_PATH",
     "Annotator",
+    "defaults",
     "describe",
     "evaluate",
     "evaluate_best_of",

@@ -1,4 +1,4 @@
-"""Who prefers what: annotators with a known error rate and known biases."""
+"""Annotators with a known error rate and known biases, who choose between responses and score them."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ class Annotator:
 
         r = log((1 - error) / error) * gold + length_bias * words + politeness_bias * politeness
 
-    Without biases the right response loses to a wrong one with probability ``error``, and two right or two wrong responses
-    are a toss-up. So the reward that the preferences express is known, and with biases it is not the gold reward.
+    Without biases, a right response loses to a wrong one with probability ``error``, and each of two right or two wrong
+    responses wins with probability 1/2. The preferences express a known reward. With biases, this reward is not the gold
+    reward.
 
     Args:
-        error: between 0 and 1; 0 never errs, whatever the biases.
+        error: probability of an error, between 0 and 1. An annotator with 0 never errs, even with biases.
         length_bias: nats for each word.
         politeness_bias: nats for saying thanks.
     """
@@ -36,10 +37,10 @@ class Annotator:
                 raise ValueError(f"{name} must be a finite number, got {getattr(self, name)!r}")
 
     def reward(self, prompt: str, response: str) -> float:
-        """``r`` above, in nats.
+        """The reward ``r`` of a response, in nats.
 
         Raises:
-            ValueError: if ``error`` is 0 or 1: the reward of a right response is then infinite.
+            ValueError: if ``error`` is 0 or 1, because the reward of a right response would be infinite.
         """
         if self.error in (0, 1):
             raise ValueError(
@@ -49,13 +50,13 @@ class Annotator:
         return right + self.length_bias * words(response) + self.politeness_bias * politeness(response)
 
     def score(self, prompt: str, response: str, rng: random.Random) -> float:
-        """The reward with standard Gumbel noise. Who ranks by such scores ranks as Plackett and Luce do."""
+        """The reward plus standard Gumbel noise. Rankings by such scores follow the Plackett-Luce model."""
         return self.reward(prompt, response) - math.log(rng.expovariate(1.0))
 
     def scores(self, prompt: str, chosen: str, rejected: str, rng: random.Random) -> tuple[float, float]:
-        """Scores on which the annotator's choice rests: each reward with standard Gumbel noise, given who was chosen.
+        """The scores behind a choice: each reward plus standard Gumbel noise, given that the chosen response scores higher.
 
-        The larger of two such scores is the first with probability ``sigmoid(r - r')``: a Bradley-Terry choice.
+        Without that condition the first score is the larger with probability ``sigmoid(r - r')``: a Bradley-Terry choice.
         """
         while True:
             s_w, s_l = (self.score(prompt, response, rng) for response in (chosen, rejected))
@@ -63,7 +64,7 @@ class Annotator:
                 return s_w, s_l
 
     def probability(self, prompt: str, first: str, second: str) -> float:
-        """That the first of two responses is preferred."""
+        """The probability that the first of two responses is preferred."""
         better = gold(prompt, first) - gold(prompt, second)
         if better != 0 and self.error in (0, 1):  # an infinite gap in reward
             return float((better > 0) == (self.error == 0))
@@ -74,6 +75,6 @@ class Annotator:
         return 1 / (1 + math.exp(-margin)) if margin >= 0 else 1 - 1 / (1 + math.exp(margin))
 
     def choose(self, prompt: str, first: str, second: str, rng: random.Random) -> tuple[str, str]:
-        """Two responses as (chosen, rejected)."""
+        """Choose between two responses; the result is (chosen, rejected)."""
         preferred = rng.random() < self.probability(prompt, first, second)
         return (first, second) if preferred else (second, first)

@@ -1,4 +1,4 @@
-"""A policy trained in the lab against the supervised model it came from, on prompts that neither was trained on."""
+"""Measures of a model that was trained in the lab, on prompts that neither it nor the supervised model was trained on."""
 
 from __future__ import annotations
 
@@ -27,31 +27,32 @@ TOKENS_AT_ONCE = 8192
 
 
 def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, Any]:
-    """Measure a policy on ``n`` unseen prompts, one sample at temperature 1 from it and one from the supervised model to each.
+    """Measure a policy on ``n`` unseen prompts. Policy and supervised model answer each with one sample at temperature 1.
 
     Args:
         model: a policy trained from the lab's supervised model, or that model itself.
         tokenizer: the lab's.
-        n: prompts, at most as many as the test split has.
-        seed: of the prompts and samples.
+        n: number of prompts, at most the size of the test split.
+        seed: seed of the prompts and samples.
 
     Returns:
         A dict that JSON can hold.
 
         - ``n``: number of prompts.
-        - ``before``, ``after``: of the supervised model and of the policy: ``accuracy`` (mean gold reward), its
-          ``accuracy_interval`` (95 %, Wilson), mean ``length`` in tokens, EOS included, and ``politeness``, the share that
-          says thanks.
-        - ``win_rate``: how often the policy's gold reward beats the supervised model's, a tie counting half;
-          ``win_rate_interval`` (95 %, normal, from the spread of wins, ties and losses).
-        - ``kl``: KL(policy || supervised) in nats a response, the mean log-ratio of the policy's samples; ``kl_error``, its
-          standard error.
-        - ``chance``: the supervised model's mean chance of being right, summed exactly over the right responses of the grammar.
-        - ``frontier``: the best accuracy that any policy has at this KL, see :func:`pref_toolkit.lab.frontier`;
-          ``distance``, how far below it the policy's accuracy is.
+        - ``before``, ``after``: measures of the supervised model and of the policy. ``accuracy`` is the mean gold reward,
+          ``accuracy_interval`` its 95 % interval (Wilson), ``length`` the mean length in tokens, EOS included, and
+          ``politeness`` the share of responses that say thanks.
+        - ``win_rate``: share of prompts on which the policy's gold reward beats the supervised model's; a tie counts half.
+          ``win_rate_interval`` is its 95 % interval (normal, from the spread of wins, ties and losses).
+        - ``kl``: KL(policy || supervised) in nats per response, the mean log-ratio of the policy's samples; ``kl_error`` is
+          its standard error.
+        - ``chance``: the supervised model's mean probability of a right response, summed exactly over the right responses of
+          the grammar.
+        - ``frontier``: the highest accuracy of any policy at this KL, see :func:`pref_toolkit.lab.frontier`; ``distance`` is
+          the frontier less the policy's accuracy.
 
     Raises:
-        ValueError: if the tokenizer is not the lab's, or there are not as many unseen prompts.
+        ValueError: if the tokenizer is not the lab's, or the test split has fewer prompts than ``n``.
     """
     asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
     after = sample(model, tokenizer, prompt_ids, max_new_tokens=shipped.LONGEST, seed=drawn_by, batch_size=512)
@@ -63,10 +64,10 @@ def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dic
 def evaluate_best_of(
     model: Any, reward_head: nn.Linear, tokenizer: Any, *, of: int = 4, n: int = 1000, seed: int = 0
 ) -> dict[str, Any]:
-    """The same of a reward model: the policy is the supervised model, of whose ``of`` samples the best by reward is given.
+    """Measure a reward model by its policy: the sample with the highest reward among ``of`` of the supervised model.
 
-    ``kl`` is here the bound ``log(of) - (of - 1) / of``, which best-of-n does not exceed, with a ``kl_error`` of None;
-    ``frontier`` and ``distance`` are those at the bound.
+    The result has the keys of :func:`evaluate`. ``kl`` is the bound ``log(of) - (of - 1) / of``, which best-of-n does not
+    exceed, and ``kl_error`` is None; ``frontier`` and ``distance`` are taken at the bound.
     """
     asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
     several = [p for p in prompt_ids for _ in range(of)]
@@ -84,7 +85,7 @@ def evaluate_best_of(
 def _asked(
     model: Any, tokenizer: Any, n: int, seed: int
 ) -> tuple[list[str], list[list[int]], Any, list[list[int]], int]:
-    """Unseen prompts, as text and ids; the supervised model and what it says to them; the seed of what is to be compared."""
+    """Unseen prompts as text and as ids, the supervised model, its samples, and the seed of the samples to be compared."""
     supervised, own = shipped.load()
     if tokenizer.get_vocab() != own.get_vocab():
         raise Complaint("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
@@ -103,7 +104,7 @@ def _asked(
 def _judged(
     supervised: Any, tokenizer: Any, asked: list[str], before: list[list[int]], after: list[list[int]], kl: float
 ) -> dict[str, Any]:
-    """Everything that :func:`evaluate` returns but the error of the KL."""
+    """The results of :func:`evaluate` except ``kl_error``."""
     answers = {"before": before, "after": after}
     texts = {name: [tokenizer.decode(a, skip_special_tokens=True) for a in said] for name, said in answers.items()}
     golds = {name: [gold(p, text) for p, text in zip(asked, said)] for name, said in texts.items()}
@@ -123,10 +124,10 @@ def _judged(
 
 
 def chances_of_being_right(model: Any, tokenizer: Any, asked: list[str]) -> list[float]:
-    """The model's chance of a right response to each prompt, summed over the nine right responses of the grammar.
+    """The model's probability of a right response to each prompt, summed over the nine right responses of the grammar.
 
-    A right number in words that are not the grammar's (``"is 39"``) is left out: the sum is a lower bound, and for the
-    supervised model a tight one.
+    The sum leaves out right responses outside the grammar, such as ``"is 39"``. It is a lower bound, and a tight one for
+    the supervised model.
     """
     examples = []
     for prompt in asked:
@@ -137,7 +138,7 @@ def chances_of_being_right(model: Any, tokenizer: Any, asked: list[str]) -> list
 
 
 def _sums(model: Any, examples: list[Encoded]) -> Tensor:
-    """``(B, K)`` log-probabilities of responses in nats. In padded rows: nothing is faster for texts this short."""
+    """``(B, K)`` log-probabilities of responses in nats, from padded rows, the fastest route for texts this short."""
     scorer = Scorer(model, route="rows")
     parts = [examples[i : i + PROMPTS_AT_ONCE] for i in range(0, len(examples), PROMPTS_AT_ONCE)]
     with evaluation(model), patched(adapters_in_place(model)):
@@ -155,7 +156,7 @@ def _described(texts: list[str], rewards: list[float], ids: list[list[int]]) -> 
 
 
 def describe(judged: dict[str, Any]) -> str:
-    """What :func:`evaluate` measured, as a few lines to print."""
+    """The results of :func:`evaluate` as a few lines of text."""
     before, after = judged["before"], judged["after"]
     kl, error = f"{judged['kl']:.3f} nats", judged["kl_error"]
     kl = f"at most {kl}" if error is None else f"{kl}, standard error {error:.3f}"

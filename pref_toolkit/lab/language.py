@@ -1,7 +1,8 @@
 """The lab's language: sums as prompts, nine styles of answer, and the true reward.
 
 A prompt is ``"12+27="``. A response is an opening, a number and a closing, such as ``"39"``, ``"it is 39"`` or
-``"the answer is 39 thank you"``. Responses differ in correctness, length and politeness; :func:`gold` sees correctness alone.
+``"the answer is 39 thank you"``. Responses differ in correctness, length and politeness; the true reward,
+:func:`~pref_toolkit.lab.gold`, sees correctness alone.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ _PROMPT = re.compile(r"([0-9]+)\+([0-9]+)=")
 
 
 def operand_pairs(split: Split) -> list[tuple[int, int]]:
-    """All operand pairs of a split, in order. 30 % of the sums are ``"test"``; 12+27 and 27+12 are one sum, so in one split."""
+    """All operand pairs of a split, in order. The test split has 30 % of the sums; 12+27 and 27+12 count as one sum."""
     if split not in ("train", "test"):
         raise ValueError(f"split is 'train' or 'test', got {split!r}")
     unordered = [(a, b) for a in range(SMALLEST, LARGEST + 1) for b in range(a, LARGEST + 1)]
-    random.Random(0).shuffle(unordered)  # a constant of the language, not a run's seed
+    random.Random(0).shuffle(unordered)  # the seed is part of the language, not of a run
     held_out = round(0.3 * len(unordered))
     members = unordered[:held_out] if split == "test" else unordered[held_out:]
     return sorted({pair for a, b in members for pair in ((a, b), (b, a))})
 
 
 def prompts(n: int, seed: int = 0, split: Split = "train") -> list[str]:
-    """``n`` prompts of a split in random order; none comes twice before every prompt of the split has come once."""
+    """``n`` prompts of a split in random order. No prompt is repeated before every prompt of the split was drawn once."""
     rng = random.Random(seed)
     pool = [f"{a}+{b}=" for a, b in operand_pairs(split)]
     drawn: list[str] = []
@@ -42,7 +43,7 @@ def prompts(n: int, seed: int = 0, split: Split = "train") -> list[str]:
 
 
 def answer(prompt: str) -> int:
-    """The sum a prompt asks for; ``ValueError`` for text that is not a prompt of the language."""
+    """The sum that a prompt asks for. Text that is not a prompt of the language raises a ``ValueError``."""
     match = _PROMPT.fullmatch(prompt)
     if match is None:
         raise ValueError(f"a lab prompt reads like '12+27=', got {prompt!r}")
@@ -50,7 +51,7 @@ def answer(prompt: str) -> int:
 
 
 def styled(number: int, opening: str, closing: str) -> str:
-    """A number said in one style: ``styled(39, "it is", "thanks")`` is ``"it is 39 thanks"``."""
+    """A number in one style of response: ``styled(39, "it is", "thanks")`` is ``"it is 39 thanks"``."""
     return " ".join(part for part in (opening, str(number), closing) if part)
 
 
@@ -69,7 +70,7 @@ def gold(prompt: str, response: str) -> float:
 
 
 def words(response: str) -> int:
-    """The response's length in words; a number is one word."""
+    """The length of a response in words; a number is one word."""
     return len(response.split())
 
 

@@ -1,8 +1,8 @@
 """Make the lab's supervised model: ``python -m pref_toolkit.lab.make [directory]``.
 
-A Llama of two layers learns from random text: prompts of the train split, each with a response in which the number is wrong
-about one time in five, by one, two or ten. So it learns to err as its teachers do, and on unseen prompts more often: headroom
-for training on preferences.
+A Llama of two layers learns from random text: prompts of the train split, each with a response. About one response in five
+has a wrong number, off by one, two or ten. The model learns these errors and makes more of them on unseen prompts, which
+leaves room for training on preferences.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ IGNORED = -100
 
 
 def written(prompt: str, rng: random.Random) -> str:
-    """A teacher's response."""
+    """A response of the training text, whose number is wrong with probability ``ERROR``."""
     number = answer(prompt) + (rng.choice(MISTAKES) if rng.random() < ERROR else 0)
     return styled(number, rng.choices(OPENINGS, OPENING_WEIGHTS)[0], rng.choices(CLOSINGS, CLOSING_WEIGHTS)[0])
 
 
 def build_model(tokenizer: PreTrainedTokenizerFast) -> LlamaForCausalLM:
-    """Random weights. They start at 1/sqrt(width), and positions turn fast, since texts are short: both shorten training."""
+    """The model with random weights. Two choices shorten training: weights of size 1/sqrt(width), and a small RoPE base."""
     return LlamaForCausalLM(
         LlamaConfig(
             vocab_size=len(tokenizer),
@@ -78,9 +78,9 @@ def batch(
 
 
 def tune(steps: int = STEPS, seed: int = 0) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFast, float]:
-    """A supervised-tuned model, its tokenizer, and its mean loss over the last tenth of the steps, in nats a token.
+    """Tune a model. Returns it, its tokenizer and its mean loss over the last tenth of the steps, in nats per token.
 
-    On one thread, because the order of a sum, and so the weights, would depend on the number of threads.
+    Tuning uses one thread, because the order of additions, and with it the weights, depends on the number of threads.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -109,7 +109,7 @@ def tune(steps: int = STEPS, seed: int = 0) -> tuple[LlamaForCausalLM, PreTraine
 
 
 def make(directory: Path, *, steps: int = STEPS, seed: int = 0) -> dict[str, Any]:
-    """Tune and save: weights, tokenizer, configuration, and ``provenance.json`` that says where they come from."""
+    """Tune a model and save weights, tokenizer, configuration and ``provenance.json``, which says how they were made."""
     began, began_cpu = time.perf_counter(), time.process_time()
     model, tokenizer, loss = tune(steps, seed)
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu

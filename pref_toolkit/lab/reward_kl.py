@@ -1,8 +1,8 @@
-"""The exact trade of reward against KL when the reward is right or wrong.
+"""The exact trade-off between reward and KL for a reward of 0 (wrong) or 1 (right).
 
 Among all policies, ``ref(y|x) exp(r(x, y) / beta) / Z(x)`` has the highest mean reward at its KL to the reference. With a
-reward of 0 or 1 it moves mass from wrong to right responses and leaves the proportions within each group alone. So all that
-matters of the reference is ``p(x)``, its chance of being right.
+reward of 0 or 1, this policy moves probability from wrong to right responses and keeps the proportions within each group.
+Reward and KL depend on the reference only through ``p(x)``, its probability of a right response.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from numpy.typing import ArrayLike
 from scipy.optimize import brentq
 from scipy.special import expit, logit
 
-LARGEST_TILT = 1000.0  # 1/beta beyond which float64 sees no wrong response left
+LARGEST_TILT = 1000.0  # at a larger 1/beta, the probability of a wrong response is 0 in float64
 
 
 def optimum(p: ArrayLike, beta: float) -> tuple[float, float]:
-    """Mean accuracy and mean KL (nats) of the optimal policy at temperature ``beta``.
+    """Mean accuracy and mean KL (in nats) of the optimal policy at temperature ``beta``.
 
     Per prompt ``accuracy = p e^(1/beta) / Z`` with ``Z = 1 - p + p e^(1/beta)``, and ``KL = accuracy / beta - log Z``.
 
     Args:
-        p: ``(n,)`` the reference's chance of being right on each prompt, between 0 and 1.
-        beta: above 0; ``inf`` is the reference itself.
+        p: ``(n,)`` the reference's probability of a right response to each prompt.
+        beta: temperature above 0; ``inf`` gives the reference itself.
     """
     if not beta > 0:
         raise ValueError(f"beta must be above 0, got {beta!r}")
@@ -32,19 +32,19 @@ def optimum(p: ArrayLike, beta: float) -> tuple[float, float]:
 
 
 def frontier(p: ArrayLike, kl: float) -> float:
-    """The best mean accuracy that any policy reaches at a mean KL of ``kl`` nats from the reference.
+    """The highest mean accuracy of any policy with a mean KL of ``kl`` nats to the reference.
 
-    It is :func:`optimum`'s at the one ``beta``, shared by all prompts, whose mean KL is ``kl``. From a KL of ``mean(-log p)``
-    on (over prompts with p > 0), every prompt that has a right response is answered rightly.
+    The policy of :func:`optimum` reaches it, with the one ``beta`` for all prompts at which the mean KL is ``kl``. From a KL
+    of ``mean(-log p)`` on, over prompts with ``p > 0``, every prompt that has a right response is answered correctly.
 
     Args:
-        p: ``(n,)`` the reference's chance of being right on each prompt, between 0 and 1.
-        kl: at least 0.
+        p: ``(n,)`` the reference's probability of a right response to each prompt.
+        kl: mean KL in nats, at least 0.
     """
     p = _chances(p)
     if not kl >= 0:
         raise ValueError(f"kl must be at least 0, got {kl!r}")
-    if kl <= _tilted(p, 0.0)[1]:  # 0, to rounding
+    if kl <= _tilted(p, 0.0)[1]:  # 0 up to rounding
         return _tilted(p, 0.0)[0]
     if kl >= _tilted(p, LARGEST_TILT)[1]:
         return _tilted(p, LARGEST_TILT)[0]
@@ -63,6 +63,6 @@ def _tilted(p: np.ndarray, tilt: float) -> tuple[float, float]:
     if math.isinf(tilt):
         raise ValueError("beta is too small for 1/beta to be a number")
     accuracy = expit(logit(p) + tilt)
-    with np.errstate(divide="ignore"):  # log 0 is right here: no right response, or no wrong one
+    with np.errstate(divide="ignore"):  # log 0 is meant: a prompt without right responses, or without wrong ones
         log_z = np.logaddexp(np.log1p(-p), np.log(p) + tilt)
     return float(accuracy.mean()), float((accuracy * tilt - log_z).mean())

@@ -1,4 +1,4 @@
-"""Preferences: responses of the supervised model to a prompt, and an annotator's choice or ranking."""
+"""Rows of preferences: an annotator chooses between, scores or ranks responses to prompts of the lab."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ def pairs(
     """``n`` rows ``{"prompt", "chosen", "rejected"}`` on prompts of the train split; no response is empty.
 
     Args:
-        n: number of pairs. No prompt comes twice before every prompt of the split has come once.
-        seed: of the prompts, the responses and the annotator.
-        annotator: who chooses; ``Annotator()`` if not given.
-        policy: where the two different responses come from. ``"on"``: samples of the supervised model, temperature 1.
-            ``"off"``: the grammar, every style as likely as another, right half of the time, else any wrong sum.
+        n: number of pairs. No prompt is repeated before every prompt of the split was drawn once.
+        seed: seed of the prompts, the responses and the annotator.
+        annotator: the annotator who chooses; ``Annotator()`` if not given.
+        policy: source of the two different responses. ``"on"``: samples of the supervised model at temperature 1.
+            ``"off"``: the grammar, with all styles equally likely; the number is right with probability 1/2 and otherwise
+            any wrong sum.
     """
     if policy not in ("on", "off"):
         raise ValueError(f"policy is 'on' or 'off', got {policy!r}")
@@ -40,16 +41,17 @@ def pairs(
 def rows(
     n: int, needs: Collection[str], *, k: int = 2, seed: int = 0, annotator: Annotator | None = None
 ) -> list[dict[str, Any]]:
-    """On-policy responses of the supervised model, ``n`` pairs of :func:`pairs` or ``2 n / k`` rankings, as a loss reads them.
+    """Rows in the form that a loss reads: ``n`` on-policy pairs of :func:`pairs`, or ``2 n / k`` rankings.
 
     Args:
-        n: number of pairs, or of responses by two.
-        needs: what the loss reads, a method's ``needs``. With ``desirable``, each pair becomes two labelled rows, the chosen
-            response desirable; with ``scores``, the annotator's scores stand beside the pair; with ``win_probabilities``, the
-            chance that the annotator prefers a response to one of the pair, itself included, drawn at random.
-        k: responses to a prompt; above 2, the rows are those of :func:`rankings`.
-        seed: as for :func:`pairs`.
-        annotator: as for :func:`pairs`.
+        n: number of pairs; for rankings, ``2 n / k`` are drawn, so that the number of responses is the same.
+        needs: the method's ``needs``. With ``desirable``, each pair becomes two labelled rows, of which the chosen response
+            is desirable. With ``scores``, a row has the annotator's scores. With ``win_probabilities``, a row has for each
+            response the probability that the annotator prefers it to a response drawn at random from the pair, itself
+            included.
+        k: number of responses to a prompt; above 2, the rows are those of :func:`rankings`.
+        seed: as in :func:`pairs`.
+        annotator: as in :func:`pairs`.
     """
     if k > 2:
         return rankings(2 * n // k, k, seed=seed, annotator=annotator)
@@ -79,12 +81,12 @@ def rows(
 def rankings(n: int, k: int, *, seed: int = 0, annotator: Annotator | None = None) -> list[dict[str, Any]]:
     """``n`` rows ``{"prompt", "responses", "scores"}``: ``k`` different responses of the supervised model, best first.
 
-    The annotator ranks by score, each the reward with standard Gumbel noise; so the rankings are Plackett and Luce's.
+    The annotator ranks by reward plus standard Gumbel noise, so the rankings follow the Plackett-Luce model.
 
     Args:
-        n: number of prompts, of the train split.
-        k: responses to each, at least 2; samples at temperature 1, without those that came before or say nothing.
-        seed, annotator: as for :func:`pairs`.
+        n: number of prompts, from the train split.
+        k: number of responses to a prompt, at least 2: samples at temperature 1, without repeated and empty ones.
+        seed, annotator: as in :func:`pairs`.
     """
     if k < 2:
         raise ValueError(f"a ranking has at least 2 responses, got k={k!r}")
@@ -114,7 +116,7 @@ def _different_from_model(asked: list[str], k: int, rng: random.Random) -> list[
 
 
 def _from_model(asked: list[str], rng: random.Random) -> list[tuple[str, str]]:
-    """Two samples to each prompt, drawn again together until they differ and both say something."""
+    """Two samples for each prompt. If they are equal or one is empty, both are drawn again."""
     model, tokenizer = shipped.load()
     drawn = [("", "")] * len(asked)
     while again := [i for i, pair in enumerate(drawn) if pair[0] == pair[1] or "" in pair]:

@@ -1,4 +1,4 @@
-"""The supervised model that comes with the toolkit. ``make.py`` made it."""
+"""The supervised model that comes with the toolkit, made by ``make.py``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pref_toolkit.training import models
 from pref_toolkit.training.protocols import CausalLM, Tokenizer
 
 MODEL_PATH = models.LAB
-LONGEST = 12  # tokens in a response: the grammar's longest, EOS included, is 9
+LONGEST = 12  # most tokens of a sampled response; the longest response of the grammar has 9, EOS included
 
 
 def load() -> tuple[CausalLM, Tokenizer]:

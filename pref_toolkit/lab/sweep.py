@@ -1,6 +1,6 @@
 """The sweep behind the lab's defaults: ``python -m pref_toolkit.lab.sweep FILE.json``.
 
-Every method at every setting of its small grid, on the same pairs, for each seed; the file that ``data/lab_sweep.json`` is.
+For each seed, every method runs on the same pairs at every setting of its small grid. ``data/lab_sweep.json`` is the result.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ MEASURED = ("win_rate", "win_rate_interval", "kl", "kl_error", "frontier", "dist
 
 
 def one_run(method: str, setting: dict[str, float], seed: int, rows: list[dict[str, str]]) -> dict[str, Any]:
-    """Train and judge once."""
+    """Train a policy at one setting and measure it."""
     history, measured = train_and_judge(method, setting, seed, rows)
     return {
         **measured,
@@ -44,7 +44,7 @@ def one_run(method: str, setting: dict[str, float], seed: int, rows: list[dict[s
 def train_and_judge(
     method: str, setting: dict[str, Any], seed: int, rows: list[dict[str, Any]]
 ) -> tuple[History, dict[str, Any]]:
-    """A run with the lab's settings and these above them, and what the gold reward says of it."""
+    """Train with the lab's settings, some of which ``setting`` overrides, and measure the result by the gold reward."""
     model, tokenizer = shipped.load()
     chosen = defaults.defaults(method) | setting
     known = TrainConfig.__dataclass_fields__
@@ -69,7 +69,7 @@ def train_and_judge(
 
 
 def provenance() -> dict[str, Any]:
-    """What was used: needed to make the same numbers again."""
+    """The model and the versions of the libraries, which are needed to reproduce the numbers."""
     return {
         "licence": "Apache-2.0",
         "model_sha256": json.loads((shipped.MODEL_PATH / "provenance.json").read_text())["sha256"],
@@ -78,7 +78,7 @@ def provenance() -> dict[str, Any]:
 
 
 def sweep() -> dict[str, Any]:
-    """All runs of the grid, with what is needed to make them again."""
+    """Run the whole grid. The result holds all rows and the facts needed to reproduce them."""
     began = time.perf_counter()
     runs = [(seed, method, setting) for seed in SEEDS for method, grid in GRID.items() for setting in grid]
     pairs = {seed: sampling.pairs(defaults.PAIRS, seed=seed) for seed in SEEDS}

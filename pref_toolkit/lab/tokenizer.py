@@ -11,14 +11,14 @@ SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A new tokenizer. Text of the language, encoded and decoded, is unchanged; so is every sequence of ordinary tokens."""
+    """A new tokenizer. Encoding and decoding text of the language gives the text again; the same holds for ordinary tokens."""
     spoken = sorted({word for part in OPENINGS + CLOSINGS for word in part.split()})
     vocabulary = [*SPECIAL, *"0123456789+=", *spoken]
     tokenizer = Tokenizer(models.WordLevel({token: i for i, token in enumerate(vocabulary)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[0-9+=]"), behavior="isolated")]
     )
-    # Join the tokens with spaces, then close the gaps between two digits and around the signs.
+    # Join the tokens with spaces, then remove the spaces between two digits and around the signs.
     tokenizer.decoder = decoders.Sequence(
         [
             decoders.WordPiece(prefix="##", cleanup=False),

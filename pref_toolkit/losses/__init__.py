@@ -26,80 +26,21 @@ The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.
 ``from pref_toolkit.losses import *``.
 """
 
-# The order of definition is the order of METHODS: reward models, pairs, lists, labels, token distributions.
-# isort: off
-from pref_toolkit.losses.method import METHODS, Method, find_method
-from pref_toolkit.losses.inputs import RowError, log_ratios, margin
-from pref_toolkit.losses.rewards import bradley_terry, plackett_luce
-from pref_toolkit.losses.pairs import (
-    aot,
-    apo_down,
-    apo_zero,
-    cdpo,
-    click,
-    cpo,
-    discopop,
-    dpo,
-    dpo_nll,
-    dpop,
-    f_dpo,
-    gpo,
-    hinge_dpo,
-    ipo,
-    nca,
-    orpo,
-    r_dpo,
-    robust_dpo,
-    simpo,
-    slic_hf,
-    spin,
-    sppo,
-)
-from pref_toolkit.losses.lists import exo, odpo, rrhf, s_dpo
-from pref_toolkit.losses.labels import bco, kto
-from pref_toolkit.losses.token_distributions import ld_dpo, mallows_dpo, tdpo1, tdpo2, wpo
-# isort: on
+from typing import TYPE_CHECKING
 
-__all__ = [
-    "METHODS",
-    "Method",
-    "RowError",
-    "aot",
-    "apo_down",
-    "apo_zero",
-    "bco",
-    "bradley_terry",
-    "cdpo",
-    "click",
-    "cpo",
-    "discopop",
-    "dpo",
-    "dpo_nll",
-    "dpop",
-    "exo",
-    "f_dpo",
-    "find_method",
-    "gpo",
-    "hinge_dpo",
-    "ipo",
-    "kto",
-    "ld_dpo",
-    "log_ratios",
-    "mallows_dpo",
-    "margin",
-    "nca",
-    "odpo",
-    "orpo",
-    "plackett_luce",
-    "r_dpo",
-    "robust_dpo",
-    "rrhf",
-    "s_dpo",
-    "simpo",
-    "slic_hf",
-    "spin",
-    "sppo",
-    "tdpo1",
-    "tdpo2",
-    "wpo",
-]
+from pref_toolkit.losses.inputs import RowError, log_ratios, margin
+from pref_toolkit.losses.method import METHODS, Method, find_method
+
+# A module enters its losses in METHODS when it is imported, so this is the order of the table.
+from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions  # isort: skip  # noqa: F401
+
+if TYPE_CHECKING:  # checkers and editors, which do not run the next statement, know the losses by their definitions
+    from pref_toolkit.losses.labels import *  # noqa: F403
+    from pref_toolkit.losses.lists import *  # noqa: F403
+    from pref_toolkit.losses.pairs import *  # noqa: F403
+    from pref_toolkit.losses.rewards import *  # noqa: F403
+    from pref_toolkit.losses.token_distributions import *  # noqa: F403
+
+globals().update({name: method.loss for name, method in METHODS.items()})
+
+__all__ = ["METHODS", "Method", "RowError", "find_method", "log_ratios", "margin", *METHODS]

@@ -36,6 +36,7 @@ class Disagreement:
 
 
 def pair(chosen: float, rejected: float, n_w: int = 4, n_l: int = 10) -> Logps:
+    """The record of one pair: summed log-probabilities in nats, lengths in tokens."""
     sums = torch.tensor([[chosen, rejected]], dtype=torch.float64)
     return Logps(sums, torch.tensor([[n_w, n_l]]))
 

@@ -3,43 +3,16 @@
 from __future__ import annotations
 
 import inspect
-import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, get_type_hints
 
 from torch import Tensor
 
 from pref_toolkit.errors import Complaint
-
-
-@dataclass(frozen=True)
-class Range:
-    """Where a number may lie: ``low < value < high``, with ``low`` itself if closed."""
-
-    low: float
-    closed: bool
-    high: float = math.inf
-
-    def __contains__(self, value: Any) -> bool:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return False
-        # NaN fails every comparison, infinity the last one.
-        return (value >= self.low if self.closed else value > self.low) and value < self.high
-
-    def __str__(self) -> str:
-        above = f"a finite number {'>=' if self.closed else '>'} {self.low:g}"
-        return above if self.high == math.inf else f"{above} and < {self.high:g}"
-
-
-class Choice(tuple[str, ...]):
-    """The names a hyperparameter may take."""
-
-    def __str__(self) -> str:
-        return f"one of {', '.join(self)}"
-
+from pref_toolkit.ranges import Range, wanted
 
 Positive = Annotated[float, Range(0, closed=False)]
 NonNegative = Annotated[float, Range(0, closed=True)]
@@ -120,9 +93,8 @@ class Method:
                 near = get_close_matches(name, self.hyperparameters, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.hyperparameters) or 'none'}"
                 raise Complaint(f"method {self.name!r} has no hyperparameter {name!r}: {hint}")
-            allowed = Choice(get_args(hints[name])) if get_origin(hints[name]) is Literal else get_args(hints[name])[-1]
-            if value not in allowed:
-                raise Complaint(f"hyperparameter {name!r} of method {self.name!r} must be {allowed}, got {value!r}")
+            if (must := wanted(hints[name], value)) is not None:
+                raise Complaint(f"hyperparameter {name!r} of method {self.name!r} must be {must}, got {value!r}")
         return self.hyperparameters | given
 
     def _parameters(self, kind: Any) -> list[inspect.Parameter]:
@@ -156,7 +128,7 @@ Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
 def method(*, paper: str, equation: str, chapter: str, batchwise: bool = False) -> Callable[[Loss], Loss]:
-    """Enter a loss in :data:`METHODS`, with its source and the book chapter that derives it."""
+    """Enter a loss in :data:`~pref_toolkit.losses.METHODS`, with its source and the book chapter that derives it."""
 
     def enter(loss: Loss) -> Loss:
         METHODS[loss.__name__] = Method(loss, paper, equation, chapter, batchwise)

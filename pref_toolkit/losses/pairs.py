@@ -435,6 +435,7 @@ LINKS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def named(choices: dict[str, Callable], what: str, name: str) -> Callable[[Tensor], Tensor]:
+    """The choice of this name, or a ValueError that lists the names."""
     if name not in choices:
         raise ValueError(f"{what} must be one of {', '.join(choices)}, got {name!r}")
     return choices[name]

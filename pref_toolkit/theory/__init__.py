@@ -1,4 +1,4 @@
-"""What is true: derivations proved with SymPy, and toy worlds whose optimum is known.
+"""Derivations proved with SymPy, and small worlds whose optimum is known exactly.
 
-Nothing at run time imports it.
+Training and evaluation do not import this package.
 """

@@ -1,7 +1,7 @@
-"""Worlds small enough to know their optimum: one prompt, K responses, and a policy that is a softmax over them.
+"""Bandits whose optimum is known: one prompt, K responses, and a policy that is a softmax over them.
 
-Everything is torch, float64. :func:`minimise` runs the losses that train a language model, through the same
-:class:`~pref_toolkit.logps.Logps`, so what a bandit shows about a loss holds for the code and not for a copy of it.
+All tensors are float64. :func:`minimise` runs the losses that train a language model, on the same records
+:class:`~pref_toolkit.logps.Logps`. A result about a loss on a bandit is a result about the toolkit's own code.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ def kl(policy: Any, reference: Any) -> Tensor:
 
 
 def rlhf_value(policy: Any, reference: Any, reward: Any, beta: float) -> Tensor:
-    """``E_pi[r] - beta KL(pi || ref)``: what RLHF maximises."""
+    """``E_pi[r] - beta KL(pi || ref)``, the objective of RLHF."""
     pi, r = (torch.as_tensor(v, dtype=torch.float64) for v in (policy, reward))
     return (pi * r).sum() - beta * kl(pi, reference)
 
 
 def rlhf_optimum(reference: Any, reward: Any, beta: float) -> tuple[Tensor, Tensor]:
-    """The policy that maximises :func:`rlhf_value`, and ``log Z``: ``pi* = ref exp(r / beta) / Z``, value ``beta log Z``.
+    """The policy ``ref exp(r / beta) / Z`` that maximises :func:`rlhf_value`, and ``log Z``. The maximum is ``beta log Z``.
 
     Args:
         reference: ``(K,)`` probabilities.
-        reward: ``(K,)``; an infinitely bad response has reward ``-inf``.
+        reward: ``(K,)``; a reward of ``-inf`` excludes a response.
         beta: strength of the pull to the reference.
     """
     scores = probabilities(reference, "reference").log() + torch.as_tensor(reward, dtype=torch.float64) / beta
@@ -55,40 +55,40 @@ def rlhf_optimum(reference: Any, reward: Any, beta: float) -> tuple[Tensor, Tens
 
 
 def bradley_terry(reward: Any) -> Tensor:
-    """``(K, K)`` chances ``p[i, j] = sigmoid(r_i - r_j)`` that response i is preferred to response j."""
+    """``(K, K)`` probabilities ``p[i, j] = sigmoid(r_i - r_j)`` that response i is preferred to response j."""
     r = torch.as_tensor(reward, dtype=torch.float64)
     return torch.sigmoid(r[:, None] - r[None, :])
 
 
 def total_order(k: int) -> Tensor:
-    """``(K, K)`` chances where response 0 always beats 1, 1 always beats 2, and so on; 1/2 against itself."""
+    """``(K, K)`` probabilities with which every response always beats all later ones; 1/2 on the diagonal."""
     ones = torch.ones(k, k, dtype=torch.float64)
     return ones.triu(1) + ones.diag().diag() / 2
 
 
 def ipo_optimum(reference: Any, chance: Any, tau: float) -> Tensor:
-    """``ref exp(E_y'[p(y beats y')] / tau) / Z`` with ``y'`` uniform: what IPO's loss on uniform pairs leads to.
+    """``ref exp(E_y'[p(y beats y')] / tau) / Z`` with ``y'`` uniform: the minimiser of IPO's loss on uniform pairs.
 
     Args:
         reference: ``(K,)`` probabilities.
-        chance: ``(K, K)``, ``chance[i, j]`` that i is preferred to j; 1/2 on the diagonal.
+        chance: ``(K, K)`` probabilities that response i is preferred to response j; 1/2 on the diagonal.
         tau: strength of the pull to the reference.
     """
     return rlhf_optimum(reference, torch.as_tensor(chance, dtype=torch.float64).mean(dim=1), tau)[0]
 
 
 class Comparisons(NamedTuple):
-    """Ranked responses of the one prompt, and how much each ranking counts."""
+    """Rankings of responses to the one prompt, with a weight for each ranking."""
 
     responses: Tensor
-    """``(N, K')`` indices of responses, best first: two columns for pairs."""
+    """``(N, K')`` indices of responses, best first; pairs have two columns."""
 
     weights: Tensor
-    """``(N,)``, summing to 1."""
+    """``(N,)`` weights that sum to 1."""
 
 
 def every_pair(chance: Any) -> Comparisons:
-    """The population: every ordered pair of different responses, weighted by its chance, all pairs asked equally often."""
+    """The population of pairs: each two different responses are compared equally often, and each order has its probability."""
     p = torch.as_tensor(chance, dtype=torch.float64)
     k = len(p)
     winner, loser = torch.nonzero(~torch.eye(k, dtype=torch.bool), as_tuple=True)
@@ -96,7 +96,7 @@ def every_pair(chance: Any) -> Comparisons:
 
 
 def sampled_pairs(chance: Any, n: int, generator: torch.Generator) -> Comparisons:
-    """``n`` pairs of different responses drawn uniformly, each labelled by one draw of its chance."""
+    """``n`` pairs of different responses, drawn uniformly; one draw from the pair's probability decides the order."""
     p = torch.as_tensor(chance, dtype=torch.float64)
     first = torch.randint(len(p), (n,), generator=generator)
     second = (first + torch.randint(1, len(p), (n,), generator=generator)) % len(p)
@@ -118,19 +118,19 @@ def minimise(
     tokens: Any = None,
     **given: Any,
 ) -> Tensor:
-    """Gradient descent on a loss of METHODS, from the reference, over ``pi = softmax(features @ parameters)``.
+    """Gradient descent on a loss of ``METHODS`` over policies ``softmax(features @ parameters)``, from the reference.
 
     Args:
-        loss: such as ``losses.dpo``.
-        comparisons: what is learned from at each step, or a function that draws it afresh.
+        loss: a loss of ``METHODS``, such as ``losses.dpo``.
+        comparisons: the comparisons of every step, or a function that draws new ones at each step.
         reference: ``(K,)`` probabilities of the frozen reference.
         steps: number of updates.
         learning_rate: passed to the optimiser; the default optimiser is plain gradient descent.
-        optimiser: such as ``torch.optim.Adam``.
-        start: ``(d,)`` parameters to start from; needed with ``features``. Without features, the reference.
+        optimiser: class of the optimiser, such as ``torch.optim.Adam``.
+        start: ``(d,)`` initial parameters, required with ``features``; without features, those of the reference.
         features: ``(K, d)`` output embeddings; without them each response has its own logit (a tabular softmax).
         tokens: ``(K,)`` lengths of the responses; 1 each if not given.
-        given: the loss's hyperparameters, and whatever else it reads (``scores``, say).
+        given: the loss's hyperparameters and its other arguments, such as ``scores``.
 
     Returns:
         ``(steps + 1, K)`` probabilities of the policy before the first and after every update.

@@ -1,7 +1,7 @@
 """Training loops on known worlds, without sampling: displacement, SPIN, best-of-n, RSO, online IPO and IPO-MD.
 
-Each function gives the exact distribution over responses that a loop has after an iteration, keeps of its draws, or
-converges to. The two-dimensional world of :func:`displacement` has four responses with output embeddings ``w = (1, .1)``,
+Each function gives the exact distribution over responses after an iteration of a loop, after its selection of draws, or at
+its fixed point. The two-dimensional world of :func:`displacement` has four responses with output embeddings ``w = (1, .1)``,
 ``l = (1, -.1)``, ``z = (0, 1)`` and ``u = (0, -1)``. Its policy is ``softmax(<mu, h>)``, and training moves only the hidden
 state ``h``, from ``(2, 0)``. The one pair is ``w`` over ``l``. The embeddings of the two nearly agree: an update that lowers
 ``l`` also lowers ``w``, and the probability goes to ``z``, which is in no pair.
@@ -18,6 +18,7 @@ from torch import Tensor
 from pref_toolkit.theory.bandits import Comparisons, minimise, probabilities, rlhf_optimum
 
 RESPONSES = ("w", "l", "z", "u")
+"""The responses of :func:`displacement`: the chosen, the rejected, and two that are in no pair."""
 EMBEDDINGS = torch.tensor([[1, 0.1], [1, -0.1], [0, 1], [0, -1]], dtype=torch.float64)
 START = torch.tensor([2.0, 0.0], dtype=torch.float64)
 REFERENCE = torch.softmax(EMBEDDINGS @ START, dim=-1)
@@ -25,8 +26,9 @@ PAIR = Comparisons(torch.tensor([[0, 1]]), torch.ones(1, dtype=torch.float64))
 
 
 def displacement(loss: Callable[..., Tensor], *, steps: int = 5000, learning_rate: float = 1.0, **given: Any) -> Tensor:
-    """``(steps + 1, 4)`` probabilities of :data:`RESPONSES` along plain gradient descent on the pair; see
-    :func:`~pref_toolkit.theory.bandits.minimise`.
+    """``(steps + 1, 4)`` probabilities of :data:`RESPONSES` along plain gradient descent on the pair.
+
+    The arguments are those of :func:`~pref_toolkit.theory.bandits.minimise`.
     """
     return minimise(
         loss, PAIR, REFERENCE, features=EMBEDDINGS, start=START, steps=steps, learning_rate=learning_rate, **given
@@ -83,17 +85,17 @@ def nash_policy(chance: Any, reference: Any, tau: float, weight: float = 0.0) ->
     A damped iteration on log-probabilities finds the policy.
 
     Args:
-        chance: ``(K, K)``, ``chance[i, j]`` that response i is preferred to response j; 1/2 on the diagonal.
+        chance: ``(K, K)`` probabilities that response i is preferred to response j; 1/2 on the diagonal.
         reference: ``(K,)`` probabilities.
         tau: strength of the pull to the reference.
         weight: weight of the reference in the mixture, in [0, 1].
 
     Raises:
-        ArithmeticError: if the iteration does not settle to 1e-12, which happens for tau below a few hundredths.
+        ArithmeticError: if the iteration does not converge to 1e-12, as for ``tau`` below a few hundredths.
     """
     p = torch.as_tensor(chance, dtype=torch.float64)
     pi = probabilities(reference, "reference")
-    damping = tau**2 / (tau**2 + 0.25)  # smaller steps where the game pulls harder in circles
+    damping = tau**2 / (tau**2 + 0.25)  # smaller steps for a smaller tau, at which the iteration rotates faster
     for _ in range(20_000):
         answer, _ = rlhf_optimum(reference, p @ mixture(pi, reference, weight), tau)
         if bool((answer - pi).abs().max() < 1e-12):

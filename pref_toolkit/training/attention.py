@@ -6,12 +6,12 @@ each; ``by_varlen`` calls a kernel for sequences of unequal lengths once for all
 blocks no token may look at. The last two are for CUDA, where they are tried out first; no GPU has run them yet.
 
 What depends on the batch alone is made once, before the layers: each way returns the function that the layers call. It travels
-through the model's forward as the keyword ``attend`` to what is registered with transformers under :data:`SEGMENTS`.
+through the model's forward as the keyword ``attend`` to what is registered with transformers under ``SEGMENTS``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -24,14 +24,14 @@ from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedM
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from pref_toolkit.data.batches import Segments
+from pref_toolkit.data.batches import Segment
 from pref_toolkit.training.protocols import CausalLM
 
 SEGMENTS = "pref_toolkit_segments"
 
 Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
-Way = Callable[[Segments, torch.device], Attend]
+Way = Callable[[Sequence[Segment], torch.device], Attend]
 
 
 @contextmanager
@@ -84,12 +84,12 @@ def segment_attention(
     return attend(query, key, value, scaling), None
 
 
-def by_segment(segments: Segments, device: torch.device) -> Attend:
+def by_segment(segments: Sequence[Segment], device: torch.device) -> Attend:
     """The library's kernel, once for each segment."""
     # The i-th token of a response sees the whole prompt and the response up to itself.
     sees = lambda prompt, own: torch.ones(own, prompt + own, dtype=torch.bool, device=device).tril(prompt)
-    masks = [[sees(end - start, last - first) for first, last in responses] for start, end, responses in segments]
-    sizes = [last - first for start, end, responses in segments for first, last in [(start, end), *responses]]
+    masks = [[sees(s.end - s.start, last - first) for first, last in s.responses] for s in segments]
+    sizes = [last - first for s in segments for first, last in s.parts]
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         how: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scale}
@@ -109,7 +109,7 @@ def by_segment(segments: Segments, device: torch.device) -> Attend:
     return attend
 
 
-def by_varlen(segments: Segments, device: torch.device) -> Attend:
+def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
     """A kernel for sequences of unequal lengths, once: each segment is one, a response's keys its prompt's and its own.
 
     The last query of a sequence must meet its last key (causal, aligned at the bottom right), which :func:`obstacle` checks.
@@ -118,9 +118,9 @@ def by_varlen(segments: Segments, device: torch.device) -> Attend:
 
     keys: list[int] = []
     query_ends, key_ends = [0], [0]
-    for start, end, responses in segments:
-        for first, last in [(start, end), *((f, t) for f, t in responses if f < t)]:
-            keys += [*(range(start, end) if first >= end else ()), *range(first, last)]
+    for s in segments:
+        for first, last in (part for part in s.parts if part[0] < part[1]):
+            keys += [*(range(s.start, s.end) if first >= s.end else ()), *range(first, last)]
             query_ends.append(last)
             key_ends.append(len(keys))
     longest = lambda ends: max(b - a for a, b in pairwise(ends))
@@ -145,17 +145,17 @@ def by_varlen(segments: Segments, device: torch.device) -> Attend:
     return attend
 
 
-def by_flex(segments: Segments, device: torch.device) -> Attend:
+def by_flex(segments: Sequence[Segment], device: torch.device) -> Attend:
     """A compiled kernel that skips the blocks of the sequence's square where no token may look."""
     from torch.nn.attention.flex_attention import create_block_mask
 
-    total = max(last for start, end, responses in segments for _, last in [(start, end), *responses])
+    total = max(last for s in segments for _, last in s.parts)
     # Segments by number; the prompt of a response's tokens, and -1 for those of a prompt, which have no other to see.
     own, prompt = torch.zeros(2, total, dtype=torch.long).unbind()
     number = 0
-    for start, end, responses in segments:
-        own[start:end], prompt[start:end], of_prompt = number, -1, number
-        for first, last in responses:
+    for s in segments:
+        own[s.start : s.end], prompt[s.start : s.end], of_prompt = number, -1, number
+        for first, last in s.responses:
             number += 1
             own[first:last], prompt[first:last] = number, of_prompt
         number += 1
@@ -192,7 +192,7 @@ def obstacle(way: Way, config: Any, device: torch.device, dtype: torch.dtype) ->
     heads = config.num_attention_heads
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     key_heads = getattr(config, "num_key_value_heads", None) or heads
-    segments: Segments = [(0, 40, [(40, 43), (43, 60)]), (60, 61, [(61, 61), (61, 101)])]
+    segments = [Segment(0, 40, [(40, 43), (43, 60)]), Segment(60, 61, [(61, 61), (61, 101)])]
     random = torch.Generator().manual_seed(0)
     shapes = [(1, n, 101, size) for n in (heads, key_heads, key_heads)] + [(1, 101, heads, size)]
     *inputs, outer = (torch.randn(s, generator=random).to(device, dtype) for s in shapes)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal, get_type_hints
 
 from pref_toolkit.errors import Complaint
+from pref_toolkit.ranges import AtLeast, Range, wanted
+
+Count = Annotated[int, AtLeast(1)]
+CountFromZero = Annotated[int, AtLeast(0)]
+NonNegative = Annotated[float, Range(0, closed=True)]
 
 
 @dataclass(frozen=True)
@@ -45,24 +50,24 @@ class TrainConfig:
 
     output: str | None = None
     resume: bool = False
-    seed: int = 0
-    epochs: float = 1.0
-    max_steps: int | None = None
-    batch_size: int = 8
-    tokens_per_forward: int = 8192
-    max_length: int = 1024
-    learning_rate: float = 1e-4
-    warmup_steps: int = 0
-    weight_decay: float = 0.0
-    max_grad_norm: float = 1.0
-    lora_rank: int = 16
-    lora_alpha: int | None = None
-    lora_dropout: float = 0.0
-    held_out: int = 200
-    samples: int = 8
-    sample_tokens: int = 64
-    save_every: int = 100
-    keep: int = 2
+    seed: CountFromZero = 0
+    epochs: NonNegative = 1.0
+    max_steps: Count | None = None
+    batch_size: Count = 8
+    tokens_per_forward: Count = 8192
+    max_length: Annotated[int, AtLeast(2)] = 1024
+    learning_rate: NonNegative = 1e-4
+    warmup_steps: CountFromZero = 0
+    weight_decay: NonNegative = 0.0
+    max_grad_norm: NonNegative = 1.0
+    lora_rank: Count = 16
+    lora_alpha: Count | None = None
+    lora_dropout: Annotated[float, Range(0, closed=True, high=1)] = 0.0
+    held_out: CountFromZero = 200
+    samples: CountFromZero = 8
+    sample_tokens: Count = 64
+    save_every: Count = 100
+    keep: Count = 2
     reference: Literal["start", "base"] = "start"
     route: Literal["auto", "segments", "mask", "rows"] = "auto"
     gradient_checkpointing: bool = False
@@ -72,26 +77,10 @@ class TrainConfig:
     log_with: Literal["tensorboard", "wandb"] | None = None
 
     def __post_init__(self) -> None:
-        whole = {"batch_size": 1, "tokens_per_forward": 1, "max_length": 2, "lora_rank": 1, "save_every": 1, "keep": 1}
-        for name, least in {
-            **whole,
-            "held_out": 0,
-            "samples": 0,
-            "sample_tokens": 1,
-            "warmup_steps": 0,
-            "epochs": 0,
-            "weight_decay": 0,
-            "seed": 0,
-        }.items():
-            if not getattr(self, name) >= least:
-                raise Complaint(f"{name} must be at least {least}, got {getattr(self, name)!r}")
-        for name in ("learning_rate", "max_grad_norm"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise Complaint(f"{name} must be a finite number >= 0, got {getattr(self, name)!r}")
-        if not 0 <= self.lora_dropout < 1:
-            raise Complaint(f"lora_dropout must be at least 0 and below 1, got {self.lora_dropout!r}")
-        if self.max_steps is not None and self.max_steps < 1:
-            raise Complaint(f"max_steps must be at least 1, got {self.max_steps!r}")
+        for name, kind in get_type_hints(TrainConfig, include_extras=True).items():
+            value = getattr(self, name)
+            if (must := wanted(kind, value)) is not None:
+                raise Complaint(f"{name} must be {must}, got {value!r}")
         if self.resume and self.output is None:
             raise Complaint("resume needs output: the directory of the run to continue")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -53,12 +54,12 @@ def train(
         assert tokenizer is not None, "a model that is not a name comes with its tokenizer"
         positions = getattr(model.config, "max_position_embeddings", None)
         data = Data.of(examples, tokenizer, objective, config, positions)
-        head = adapters.reward_head(name, model) if objective.trains_rewards else None
+        head = partial(adapters.reward_head, name) if objective.trains_rewards else None
         policy = Policy.to_train(model, tokenizer, config, data.longest, head, run.accelerator)
         trainer = Trainer(policy, objective, config)
         run.begin(policy, objective, data, Watch(trainer, data))
         trainer.prepare(data.training, run.stop_if_told)
-        total = config.total(len(data.training))
+        batch, total = data.batch, config.total(len(data.training))
         for step in run.steps(total, policy=policy, trainer=trainer):
-            run.log(step, trainer.update(data.batch(step), config.rate(step)))
+            run.log(step, trainer.update(batch(step), config.rate(step)))
         return run.finish()

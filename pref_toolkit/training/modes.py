@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from typing import cast
 
@@ -30,31 +30,31 @@ def dropout_in_adapters_only(model: Module) -> None:
 
 
 @contextmanager
-def modes_kept(model: Module) -> Iterator[None]:
-    """Inside, the training mode of modules may change; afterwards each module has its own again."""
-    was_training = [module for module in model.modules() if module.training]
-    try:
-        yield
-    finally:
-        model.eval()
-        for module in was_training:
-            module.training = True
-
-
-@contextmanager
 def training(model: Module) -> Iterator[None]:
     """Inside, the adapters drop out, nothing else does, and everything is differentiated."""
-    with modes_kept(model), torch.enable_grad():
-        dropout_in_adapters_only(model)
+    drops_out = lambda name, module: "lora_dropout" in name and isinstance(module, nn.Dropout)
+    with _training_only(model, drops_out), torch.enable_grad():
         yield
 
 
 @contextmanager
 def evaluation(model: Module) -> Iterator[None]:
     """Inside, no dropout and no gradient."""
-    with modes_kept(model), torch.no_grad():
-        model.eval()
+    with _training_only(model, lambda name, module: False), torch.no_grad():
         yield
+
+
+@contextmanager
+def _training_only(model: Module, wanted: Callable[[str, nn.Module], bool]) -> Iterator[None]:
+    """Inside, the wanted modules alone are in training mode; afterwards each module has its own mode again."""
+    changed = [module for name, module in model.named_modules() if module.training != wanted(name, module)]
+    for module in changed:
+        module.training = not module.training
+    try:
+        yield
+    finally:
+        for module in changed:
+            module.training = not module.training
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
@@ -76,7 +76,7 @@ class Policy:
         tokenizer: Tokenizer,
         config: TrainConfig,
         longest: int,
-        reward_head: nn.Linear | None = None,
+        reward_head: Callable[[CausalLM], nn.Linear] | None = None,
         accelerator: Accelerator | None = None,
     ) -> Policy:
         """A policy whose active adapter can be trained, on its device, with ``start`` as it is now.
@@ -86,7 +86,7 @@ class Policy:
             tokenizer: the model's.
             config: how to train.
             longest: most tokens in a prompt + response that will be scored.
-            reward_head: of a reward model, see :func:`pref_toolkit.training.adapters.reward_head`.
+            reward_head: makes the head of a reward model, once its adapter is there.
             accelerator: the devices.
 
         Raises:
@@ -103,9 +103,7 @@ class Policy:
         policy.accelerator = accelerator or processes.devices()
         if not processes.sharded(policy.accelerator):  # else each process is given its part of the weights only
             policy.model.to(policy.accelerator.device)
-        if reward_head is not None:
-            reward_head.to(policy.accelerator.device)
-        scorer = policy._new_scorer(longest, reward_head)
+        scorer = policy._new_scorer(longest, reward_head(policy.model) if reward_head else None)
         policy._base_fingerprint = adapters.fingerprint(policy.model)
         policy._scorer = processes.prepared(policy.accelerator, scorer)
         return policy

@@ -29,7 +29,7 @@ def peak_above_model(
     rows = [[(e.prompt, e.responses, e.where) for e in update] for update in updates]
     command = [sys.executable, __file__, json.dumps([name, shape, vocabulary, rows, max_length, threads])]
     environment = {**os.environ, **ENVIRONMENT, "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=600)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     if done.returncode:
         raise RuntimeError(f"measuring the memory of {name!r} failed:\n{done.stderr[-2000:]}")
     return int(done.stdout.splitlines()[-1])

@@ -15,6 +15,7 @@ import torch
 import workload
 from accelerate.state import AcceleratorState
 from contestants import CONTESTANTS
+from rounding import CLOSE, everything_in_float64, rounding
 from torch.utils.flop_counter import FlopCounterMode
 
 from pref_toolkit.data.tokens import Encoded
@@ -29,6 +30,23 @@ EXAMPLES = [
 @pytest.fixture(scope="module")
 def base():
     return workload.base_model("tiny", VOCABULARY)
+
+
+@pytest.fixture
+def exact():
+    """The same in float64, and all that is computed of it."""
+    with everything_in_float64():
+        yield workload.base_model("tiny", VOCABULARY, dtype=torch.float64)
+
+
+# Two layers, each with six sums over states, one over the MLP and one over keys; then logits and softmax; and the way back.
+ROUNDING = rounding(2 * (2 * (6 * 64 + 160 + MAX_LENGTH) + 64 + VOCABULARY), 1)
+
+
+@pytest.fixture(autouse=True)
+def a_small_model_may_round(monkeypatch):
+    """What a processor makes of float32 is for the benchmark to judge, not for these tests."""
+    monkeypatch.setitem(gpu.TOLERANCE, torch.float32, (ROUNDING, ROUNDING))
 
 
 def test_positions_by_hand():
@@ -86,24 +104,24 @@ def test_drawn_lengths_follow_the_profile_and_fit():
     assert drawn == workload.PROFILES["long answers"].draw(400, 1000, 512, seed=0)
 
 
-def test_a_contestant_that_computes_something_else_is_named(base):
+def test_a_contestant_that_computes_something_else_is_named(exact):
     run = pytest.importorskip("run")
-    built = {"ours": CONTESTANTS["ours"].build(base, MAX_LENGTH)}
-    errors = run.check(base, built, EXAMPLES, MAX_LENGTH)
-    assert errors["ours"]["loss_error"] < 5e-6 and errors["ours"]["gradient_error"] < 1e-5
+    built = {"ours": CONTESTANTS["ours"].build(exact, MAX_LENGTH)}
+    errors = run.check(exact, built, EXAMPLES, MAX_LENGTH)
+    assert errors["ours"]["loss_error"] < CLOSE and errors["ours"]["gradient_error"] < CLOSE
     next(v for n, v in built["ours"].model.named_parameters() if "lora_B" in n).data += 0.01
     with pytest.raises(SystemExit, match="ours computes something else"):
-        run.check(base, built, EXAMPLES, MAX_LENGTH)
+        run.check(exact, built, EXAMPLES, MAX_LENGTH)
 
 
-def test_ours_is_held_to_a_closer_tolerance_than_trl(base, monkeypatch):
+def test_ours_is_held_to_a_closer_tolerance_than_trl(exact, monkeypatch):
     run = pytest.importorskip("run")
-    built = {"ours": CONTESTANTS["ours"].build(base, MAX_LENGTH)}
+    built = {"ours": CONTESTANTS["ours"].build(exact, MAX_LENGTH)}
     true = built["ours"].step
     monkeypatch.setattr(built["ours"], "step", lambda examples: true(examples) + 1.5e-5)
     with pytest.raises(SystemExit, match="ours computes something else"):
-        run.check(base, built, EXAMPLES, MAX_LENGTH)
-    assert run.check(base, {"trl, gpu path": built["ours"]}, EXAMPLES, MAX_LENGTH)
+        run.check(exact, built, EXAMPLES, MAX_LENGTH)
+    assert run.check(exact, {"trl, gpu path": built["ours"]}, EXAMPLES, MAX_LENGTH)
 
 
 def test_a_ratio_is_one_of_rounds_that_both_were_in():
@@ -145,7 +163,7 @@ def test_the_gpu_script_runs_to_its_end_on_a_cpu(tmp_path, monkeypatch, capsys):
     assert set(result["contestants"]) == {"ours", "ours, stored", "ours, checkpointing", "ours, simpo"}
     assert all(one["pairs_per_second"] > 0 for one in result["contestants"].values())
     assert result["contestants"]["ours"]["first_loss"] == pytest.approx(
-        result["contestants"]["ours, stored"]["first_loss"], abs=1e-5
+        result["contestants"]["ours, stored"]["first_loss"], rel=ROUNDING
     )
     printed = capsys.readouterr()
     assert "pairs/s" in printed.out and "ours, simpo: building" in printed.err
@@ -158,7 +176,7 @@ def test_the_gpu_script_compares_with_trl(tmp_path):
     result = json.loads(output.read_text())
     assert result["contestants"].keys() == {name for names in gpu.NAMES.values() for name in names}
     assert result["comparisons"].keys() == gpu.NAMES.keys()
-    assert all(one["ratio"] > 0 and one["gradient_difference"] < 2e-5 for one in result["comparisons"].values())
+    assert all(one["ratio"] > 0 and one["gradient_difference"] <= ROUNDING for one in result["comparisons"].values())
 
 
 def compared(base):
@@ -169,7 +187,7 @@ def compared(base):
 
 def test_the_gpu_script_names_those_that_differ(base, monkeypatch):
     true = ours.Ours.step
-    off = lambda self, examples: true(self, examples) + (self.scorer.route == "rows") * 1e-4
+    off = lambda self, examples: true(self, examples) + (self.scorer.route == "rows") * 2 * ROUNDING
     monkeypatch.setattr(ours.Ours, "step", off)
     with pytest.raises(SystemExit, match="'ours, plain route' computes something else than 'ours'"):
         compared(base)

@@ -164,7 +164,7 @@ def test_search_finds_a_page_from_the_keyboard(light: Visit) -> None:
     page.keyboard.type("softplus")
     page.keyboard.press("Enter")
     found = page.locator("#search-results li a")
-    found.first.wait_for(timeout=20_000)
+    found.first.wait_for()
     assert any("reference/notation.html" in link.get_attribute("href") for link in found.all())
     assert light.trouble == []
 
@@ -179,7 +179,7 @@ def test_menu_and_mode_work_on_a_phone(light: Visit) -> None:
     assert modes == {"light", "dark", "auto"}
     page.locator("button.primary-toggle:visible").first.click()
     menu = page.locator(".bd-sidebar-primary a:visible", has_text="Notation")
-    menu.first.wait_for(timeout=5_000)
+    menu.first.wait_for()
     menu.first.click()
     page.wait_for_url("**/reference/notation.html")
     assert light.trouble == []

@@ -6,6 +6,7 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
+from transcripts import SOURCES
 
 from pref_toolkit.data import DataError, Example, Report, check, read
 from pref_toolkit.data import rows as rows_module
@@ -477,18 +478,12 @@ def test_check_goes_through_all_rows(write):
     assert [fault.where for fault in check(path).faults] == [f"{path}:1", f"{path}:3", f"{path}:4"]
 
 
-REAL = Path(__file__).parents[3] / "shared/data/hh_harmless_dev.jsonl.gz"
-
-
-@pytest.mark.skipif(not REAL.is_file(), reason="shared/data/hh_harmless_dev.jsonl.gz is not beside the repository")
-def test_real_transcripts_split_after_the_last_shared_marker():
+@pytest.mark.parametrize("source", SOURCES)
+def test_transcripts_split_after_the_last_shared_marker(source):
     report = Report()
-    examples = read(REAL, report=report)
-    assert len(examples) == 1500
+    examples = read(SOURCES[source], report=report)
     assert report.faults == []
-    with gzip.open(REAL, "rt", encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file]
-    for row, example in zip(rows, examples, strict=True):
+    for row, example in zip(SOURCES[source], examples, strict=True):
         assert example.prompt.endswith("\n\nAssistant:")
         assert [example.prompt + response for response in example.responses] == [row["chosen"], row["rejected"]]
         # No later marker is shared.

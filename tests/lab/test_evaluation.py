@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from rounding import CLOSE, everything_in_float64
 
 from pref_toolkit import lab
 from pref_toolkit.lab.evaluation import chances_of_being_right
@@ -15,8 +16,9 @@ def test_the_supervised_model_is_its_own_equal():
     model, tokenizer = lab.load()
     judged = lab.evaluate(model, tokenizer, n=400, seed=0)
     assert judged["kl"] == 0 and judged["kl_error"] == 0
-    assert judged["win_rate_interval"][0] < 0.5 < judged["win_rate_interval"][1]
-    assert judged["frontier"] == pytest.approx(judged["chance"], abs=1e-9)
+    low, high = judged["win_rate_interval"]  # two standard errors to each side
+    assert abs(judged["win_rate"] - 0.5) < high - low
+    assert judged["frontier"] == pytest.approx(judged["chance"], abs=CLOSE)
     assert abs(judged["distance"]) < 4 * math.sqrt(0.25 / 400)
     assert json.loads(json.dumps(judged)) == judged
     assert judged == lab.evaluate(model, tokenizer, n=400, seed=0)
@@ -72,19 +74,21 @@ def test_the_chance_of_being_right_is_the_sum_over_nine_responses():
         "the answer is 39", "the answer is 39 thanks", "the answer is 39 thank you",
     ]  # fmt: skip
     total = 0.0
-    for response in right:
-        ids = tokenizer("12+27=" + response + "</s>", return_tensors="pt").input_ids
-        with torch.no_grad():
-            logps = model(ids).logits[0].double().log_softmax(-1)
-        total += logps[6:-1].gather(-1, ids[0, 7:, None]).sum().exp().item()
-    assert chances_of_being_right(model, tokenizer, ["12+27="])[0] == pytest.approx(total, abs=1e-6)
+    with everything_in_float64():
+        model.double()
+        for response in right:
+            ids = tokenizer("12+27=" + response + "</s>", return_tensors="pt").input_ids
+            with torch.no_grad():
+                logps = model(ids).logits[0].log_softmax(-1)
+            total += logps[6:-1].gather(-1, ids[0, 7:, None]).sum().exp().item()
+        assert chances_of_being_right(model, tokenizer, ["12+27="])[0] == pytest.approx(total, rel=CLOSE)
 
 
 def test_an_adapter_on_the_lab_s_model_is_judged_against_it():
     model, tokenizer = lab.load()
     policy = adapters.with_adapters(model, rank=2, alpha=None, dropout=0.0)
     judged = lab.evaluate(policy, tokenizer, n=50, seed=0)
-    assert judged["kl"] == pytest.approx(0, abs=1e-6)
+    assert judged["kl"] == 0  # a new adapter adds 0
 
 
 def test_the_description_prints_what_was_measured():

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 
 import pytest
@@ -45,8 +46,8 @@ def test_it_is_right_on_a_little_more_than_half_of_the_unseen_prompts(supervised
     said = generate(model, tokenizer, asked, max_new_tokens=12, seed=0)
     right = sum(map(lab.gold, asked, said)) / 500
     chances = torch.tensor(chances_of_being_right(model, tokenizer, asked))
-    assert 0.53 < right < 0.63
-    assert chances.mean() == pytest.approx(right, abs=0.06)
+    assert 0.53 < chances.mean() < 0.63
+    assert right == pytest.approx(float(chances.mean()), abs=4 * math.sqrt(0.25 / 500))
     assert chances.std() > 0.03  # prompts differ in difficulty
 
 

@@ -1,5 +1,6 @@
 """Closed forms, optima and shapes that no table of values shows: what must hold of the losses, each computed."""
 
+import math
 import pickle
 from itertools import permutations
 
@@ -230,6 +231,14 @@ def test_kto_is_bounded_and_confident_mistakes_stop_learning():
     assert ((loss >= 0) & (loss <= 0.4)).all()
     loss.sum().backward()
     assert rho.grad[0].abs() < 1e-40 < rho.grad[2].abs()
+
+
+def test_the_reference_point_of_kto_is_a_mean_and_not_below_0():
+    """Mean first, clamp after: -3 and 1 are 0 together, -1 and 3 are 1."""
+    policy, reference = (Logps(torch.tensor([[nats]]).double(), torch.ones(1, 1)) for nats in (-12.0, -14.0))
+    for kl, z0 in (((-3.0, 1.0), 0.0), ((-1.0, 3.0), 1.0)):
+        found = losses.kto(policy, reference, torch.tensor([True]), torch.tensor(kl), beta=BETA)
+        assert found.item() == pytest.approx(1 / (1 + math.exp(BETA * (2 - z0))), abs=1e-15)
 
 
 def test_exo_is_0_only_where_the_policy_has_the_labels_odds():

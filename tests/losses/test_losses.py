@@ -280,8 +280,9 @@ def test_inputs_of_another_shape_are_refused_not_broadcast(name):
 @every_method
 def test_the_docstring_holds_every_part(name):
     doc = inspect.getdoc(METHODS[name].loss)
-    arguments_part = re.search(r"^Args:\n(.*?)^Returns:", doc, re.S | re.M).group(1)
-    documented = re.findall(r"^    (\w+): ", arguments_part, re.M)
+    arguments_part = re.search(r"^Args:\n(.*?)^Returns:", doc, re.S | re.M)
+    assert arguments_part, "Args and Returns are missing"
+    documented = re.findall(r"^    (\w+): ", arguments_part.group(1), re.M)
     assert documented == list(inspect.signature(METHODS[name].loss).parameters)
     if "reference" in METHODS[name].needs:
         assert re.search("At policy = reference(, where ``\\w+`` is 0,)? each is ", doc)

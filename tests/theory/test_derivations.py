@@ -118,6 +118,7 @@ def inputs(name):
         "reference_head": policy * head / n + rng.normal(0, 1, (B, k)),
         "head_tokens": head,
         "scores": scores,
+        "rewards": scores,
         "win_probabilities": rng.uniform(0, 1, (B, k)),
         "desirable": rng.random(B) < 0.4,
         "kl": rng.normal(2, 6, 40),
@@ -190,7 +191,7 @@ def test_the_last_line_is_the_loss_and_its_gradient(name, derivation, chosen):
     method, x = METHODS[name], inputs(name)
     settings = {h: SETTINGS[h] for h in method.hyperparameters if h not in chosen} | chosen
     tensors = {a: torch.tensor(v) for a, v in x.items()}
-    moved = [a for a in ("policy", "policy_head", "sequence_kl", "scores") if a in method.needs]
+    moved = [a for a in ("policy", "policy_head", "sequence_kl", "scores", "rewards") if a in method.needs]
     for argument in moved:
         tensors[argument].requires_grad_()
     records = dict(tensors)
@@ -207,6 +208,7 @@ def test_the_last_line_is_the_loss_and_its_gradient(name, derivation, chosen):
     assert len(arguments) >= (1 if name in ONE else 2)
     for symbol, slope in zip(arguments, derivation.gradient):
         argument, column = COLUMNS[str(symbol)]
+        argument = "rewards" if argument == "scores" and "rewards" in method.needs else argument
         np.testing.assert_allclose(slopes[argument][:, column], number(slope, found), rtol=1e-10, atol=1e-10)
 
 

@@ -63,8 +63,8 @@ def test_a_tabular_softmax_never_lowers_the_chosen_response_on_a_single_pair():
 @pytest.mark.parametrize("lam", [1.0, 3.0])
 def test_spin_ends_at_the_data(lam):
     data = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)
-    near(spin_update(data, data, lam), data, 1e-15)
-    near(spin_update(REFERENCE, data, 1.0), data, 1e-15)
+    near(spin_update(data, data, lam), data, 1e-12)
+    near(spin_update(REFERENCE, data, 1.0), data, 1e-12)
     policy, gaps = REFERENCE, []
     for _ in range(60):
         policy = spin_update(policy, data, lam)
@@ -95,9 +95,9 @@ def test_spins_update_is_the_minimiser_of_its_loss():
 @pytest.mark.parametrize("n", [1, 2, 7])
 def test_best_of_n_is_what_draws_give(n):
     exact = best_of_n(REFERENCE, REWARD, n)
-    near(exact.sum(), 1, 1e-14)
+    near(exact.sum(), 1, 1e-12)
     if n == 1:
-        near(exact, REFERENCE, 1e-14)
+        near(exact, REFERENCE, 1e-12)
     generator = torch.Generator().manual_seed(0)
     draws = torch.multinomial(REFERENCE.expand(200_000, 4), n, replacement=True, generator=generator)
     kept = draws.gather(1, REWARD[draws].argmax(dim=1, keepdim=True))
@@ -109,8 +109,8 @@ def test_best_of_n_is_what_draws_give(n):
 def test_what_rso_keeps_follows_the_rlhf_optimum(beta):
     kept = REFERENCE * acceptance(REWARD, beta)
     best, log_z = bandits.rlhf_optimum(REFERENCE, REWARD, beta)
-    near(kept / kept.sum(), best, 1e-14)
-    near(kept.sum(), torch.exp(log_z - REWARD.max() / beta), 1e-14)
+    near(kept / kept.sum(), best, 1e-12)
+    near(kept.sum(), torch.exp(log_z - REWARD.max() / beta), 1e-12)
 
 
 def test_rso_goes_from_the_reference_to_the_best_response():
@@ -126,7 +126,7 @@ def test_rso_with_a_beta_near_0_keeps_the_best_of_its_draws(reward, n):
     for pool in map(list, product(range(4), repeat=n)):
         accept = acceptance(reward[pool], 1e-3)
         kept.index_add_(0, torch.tensor(pool), REFERENCE[pool].prod() * accept / accept.sum())
-    near(kept, best_of_n(REFERENCE, reward, n), 1e-14)
+    near(kept, best_of_n(REFERENCE, reward, n), 1e-12)
 
 
 # By hand: the scores of the two responses are (1/4, -1/4) and (-3/4, 3/4).
@@ -148,7 +148,7 @@ def test_a_baseline_changes_the_variance_of_the_policy_gradient_and_not_its_mean
     scores = torch.stack([torch.autograd.grad(pi[y].log(), logits, retain_graph=True)[0] for y in range(2)])
     estimates = (r - baseline)[:, None] * scores
     chance = pi.detach()[:, None]
-    near((chance * estimates).sum(dim=0), gradient, 1e-14)
+    near((chance * estimates).sum(dim=0), gradient, 1e-12)
     near((chance * (estimates - gradient) ** 2).sum(), variance, 1e-12)
 
 

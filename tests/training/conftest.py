@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from rounding import everything_in_float64
 
 from pref_toolkit import TrainConfig
 from pref_toolkit.losses import METHODS
@@ -54,10 +55,11 @@ def rows_for(rows):
 
 @pytest.fixture
 def quick():
-    """A configuration of a few updates on those rows; fields can be overridden."""
+    """A configuration of a few updates on those rows, with a short sample; fields can be overridden."""
+    usual = {"batch_size": 4, "max_steps": 2, "held_out": 2, "lora_rank": 2, "samples": 1, "sample_tokens": 4}
 
     def make(**fields):
-        return TrainConfig(**{"batch_size": 4, "max_steps": 2, "held_out": 2, "lora_rank": 2, "samples": 1, **fields})
+        return TrainConfig(**usual | fields)
 
     return make
 
@@ -69,3 +71,10 @@ def one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def float64():
+    """Models are made and run in float64."""
+    with everything_in_float64():
+        yield

@@ -17,7 +17,7 @@ def made(rows, method, config, accelerator=None, **hyperparameters):
     torch.manual_seed(config.seed)
     model, tokenizer = tiny()
     data = Data.of(rows, tokenizer, objective, config, None)
-    head = adapters.new_reward_head(model) if objective.trains_rewards else None
+    head = adapters.new_reward_head if objective.trains_rewards else None
     policy = Policy.to_train(model, tokenizer, config, data.longest, head, accelerator)
     return policy, Trainer(policy, objective, config), data
 

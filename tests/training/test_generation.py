@@ -40,6 +40,7 @@ def one_at_a_time(model, prompt, steps, ends=(EOS,)):
     return ids[len(prompt) :]
 
 
+@pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "lora"])
 def test_greedy_batches_equal_one_prompt_at_a_time(kind):
     model = small(kind)
@@ -49,6 +50,7 @@ def test_greedy_batches_equal_one_prompt_at_a_time(kind):
         assert sample(model, TOKENIZER, IDS, max_new_tokens=8, temperature=0, batch_size=batch_size) == expected
 
 
+@pytest.mark.usefixtures("float64")
 def test_it_stops_at_eos_and_at_the_model_s_further_end_tokens():
     model = small("llama")
     free = one_at_a_time(model, IDS[1], 8, ends=())

@@ -1,4 +1,4 @@
-"""Trains several times, one after another; ``accelerate launch`` starts it twice in ``test_distributed.py``.
+"""Trains several times in float64, one after another; ``accelerate launch`` starts it twice in ``test_distributed.py``.
 
 Arguments: a directory for the runs, and a JSON list of them: name, method, rows, settings, and after which step the second
 process alone is to be terminated, if it is.
@@ -14,6 +14,7 @@ import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 from parts import begun
+from rounding import everything_in_float64
 from torch.distributed.tensor import DTensor
 
 from pref_toolkit import TrainConfig, train
@@ -74,7 +75,8 @@ if __name__ == "__main__":
     AcceleratorState.__init__ = told_to_shard
     torch.set_num_threads(1)
     output = Path(sys.argv[1])
-    facts = {name: one(str(output / directory), *rest) for name, directory, *rest in json.loads(sys.argv[2])}
+    with everything_in_float64():
+        facts = {name: one(str(output / directory), *rest) for name, directory, *rest in json.loads(sys.argv[2])}
     if PartialState().is_main_process:
         (output / "facts.json").write_text(json.dumps(facts))
     PartialState().destroy_process_group()

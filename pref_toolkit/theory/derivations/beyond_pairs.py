@@ -1,4 +1,4 @@
-"""Beyond pairs: scores that say by how much, several rejected responses, and single labelled answers."""
+"""Beyond pairs: losses that read scores, several rejected responses, or single labelled answers."""
 
 from __future__ import annotations
 
@@ -144,9 +144,8 @@ kto = Derivation(
         define(
             worth(t),
             lam * sigma(s * beta * t),
-            "Its worth at distance $t$ from the reference point: concave in gains, convex in losses, bounded. "
-            "The sign $s$ is "
-            "$+1$ for a desirable answer and $-1$ for another; $\\lambda$ is the weight of that kind.",
+            "Its worth at distance $t$ from the reference point: concave in gains, convex in losses, bounded. The "
+            "sign $s$ is $+1$ for a desirable answer and $-1$ for another; $\\lambda$ is the weight of that kind.",
         ),
         define(
             labelled,

@@ -1,4 +1,4 @@
-"""A derivation is data: steps of (statement, why, check). What is printed is the object that is proved."""
+"""A derivation is data: steps of (statement, why, check). The printed object is the proved object."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ class Step:
     """One line of a derivation.
 
     Args:
-        statement: a SymPy equality or inequality; for an argument also LaTeX, since nothing checks it.
+        statement: a SymPy equality or inequality. An argument may also be LaTeX, because nothing checks it.
         why: the reason, in words.
-        check: ``proved`` by SymPy from the lines above; a ``definition`` of its left side; an ``assumption``, an
-            equality the proofs below may use; or an ``argument``, analysis or prose that SymPy does not check.
+        check: ``proved`` by SymPy from the lines above; a ``definition`` of its left side; an ``assumption``, an equality
+            that the proofs below may use; or an ``argument`` of analysis or prose, which SymPy does not check.
     """
 
     statement: Any
@@ -35,19 +35,19 @@ class Step:
     check: Check
 
     def latex(self) -> str:
-        """The statement, printed from the object that is proved."""
+        """The statement as LaTeX, printed from the proved object."""
         if isinstance(self.statement, str):
             return self.statement
         return printing.latex(self.statement)
 
 
 def define(name: sp.Expr, value: sp.Expr, why: str) -> Step:
-    """``name`` stands for ``value`` from here on."""
+    """A definition: ``name`` stands for ``value`` in all later steps."""
     return Step(sp.Eq(name, value, evaluate=False), why, "definition")
 
 
 def assume(left: sp.Expr, right: sp.Expr, why: str) -> Step:
-    """An equality that is taken for granted."""
+    """An equality that later proofs may use and that is not proved."""
     return Step(sp.Eq(left, right, evaluate=False), why, "assumption")
 
 
@@ -67,7 +67,7 @@ def nonnegative(left: sp.Expr, why: str) -> Step:
 
 
 def argue(latex: str, why: str) -> Step:
-    """A step of analysis or prose. It is printed as such, and nothing checks it."""
+    """A step of analysis or prose. It is printed as an argument, and nothing checks it."""
     return Step(latex, why, "argument")
 
 
@@ -81,14 +81,14 @@ _SHOWN = {
 
 @dataclass(frozen=True)
 class Derivation:
-    """A named sequence of steps, from where a method comes from to its formula and the gradient of that.
+    """A named sequence of steps, from the origin of a method to its formula and the gradient of the formula.
 
     Args:
         name: the method's name in ``METHODS``, or the name of a result.
-        title: what is derived, in words.
+        title: the result, in words.
         steps: the lines, in order.
-        assumptions: what is taken for granted, in words, besides the lines that say so.
-        choices: definitions of a function that the lines leave open, under the name the loss gives to each.
+        assumptions: assumptions in words, in addition to the steps that are assumptions.
+        choices: definitions of a function that the steps leave open, by the name that the loss gives to each choice.
     """
 
     name: str
@@ -98,14 +98,14 @@ class Derivation:
     choices: Mapping[str, Step] = field(default_factory=dict)
 
     def choose(self, name: str) -> Derivation:
-        """This derivation with its open function defined as the choice ``name``."""
+        """This derivation with its open function defined by the choice ``name``."""
         return replace(self, steps=(self.choices[name], *self.steps), choices={})
 
     def verify(self) -> None:
-        """Prove every step that says it is proved.
+        """Prove every step with the check ``proved``.
 
         Raises:
-            DerivationError: naming this derivation and its first step that is not proved, and why.
+            DerivationError: for the first step that is not proved, with the reason.
         """
         rules: dict[sp.Expr, sp.Expr] = {}
         assumed: dict[sp.Expr, sp.Expr] = {}
@@ -119,7 +119,7 @@ class Derivation:
 
     @property
     def definitions(self) -> Rules:
-        """Every defined name and what it stands for, in terms of names that are not defined."""
+        """The value of every defined name, in terms of names that are not defined."""
         rules: dict[sp.Expr, sp.Expr] = {}
         for step in self.steps:
             if step.check == "definition":
@@ -136,12 +136,12 @@ class Derivation:
 
     @property
     def loss(self) -> sp.Expr | None:
-        """The proved formula in named symbols: the right side of the last line about the loss. None without a loss."""
+        """The proved formula in named symbols: the right side of the last step about the loss. None without a loss."""
         return None if self._loss_name is None else self._last(self._loss_name)
 
     @property
     def loss_arguments(self) -> tuple[sp.Symbol, ...]:
-        """What the loss is differentiated by: ``(l_w, l_l)`` for a pair; nothing without a loss."""
+        """The variables of the loss: ``(l_w, l_l)`` for a pair; none without a loss."""
         return () if self._loss_name is None else self._loss_name.args
 
     @property

@@ -21,9 +21,8 @@ dpo = Derivation(
         define(
             s_w,
             beta * rho_w + beta * sp.log(Z),
-            "The reward of the chosen response for which the policy is RLHF's optimum. It is called $s$, for "
-            "score: $r$ "
-            "is the reference's log-probability.",
+            "The reward of the chosen response for which the policy is RLHF's optimum. It is called $s$, for score: "
+            "$r$ is the reference's log-probability.",
         ),
         define(s_l, beta * rho_l + beta * sp.log(Z), "That of the rejected one, with the same $Z$: one prompt."),
         equal(s_w - s_l, beta * D, "The rewards' difference needs no $Z$."),
@@ -56,11 +55,9 @@ dpo = Derivation(
         ),
         argue(
             r"\frac{\mathrm{d}}{\mathrm{d}t} \log\pi(y_w) = \beta\,\sigma(-\beta D)\left(\lVert g_w\rVert^2 - "
-            r"\langle g_w, g_l\rangle\right),"
-            r"\quad g = \nabla_\theta \log\pi",
-            "Along gradient descent on shared parameters both probabilities may move together, so the chosen "
-            "response may fall: "
-            "it does when the two gradients agree too well.",
+            r"\langle g_w, g_l\rangle\right),\quad g = \nabla_\theta \log\pi",
+            "Along gradient descent on shared parameters both probabilities may move together, so the chosen response "
+            "may fall: it does when the two gradients agree too well.",
         ),
     ),
     assumptions=(

@@ -1,4 +1,4 @@
-"""What DPO's gradient does to the chosen response, and two losses that hold it up: DPO + NLL and DPO-Positive."""
+"""The effect of DPO's gradient on the chosen response, and two losses that protect it: DPO + NLL and DPO-Positive."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ displacement = Derivation(
         ),
         define(inner, -p * (1 - p) - q * (1 - q) + squares, "and its product with the gradient of the rejected one."),
         equal(norm - inner, 1 - p + q, "The others cancel,"),
-        equal(1 - p + q, rest + 2 * q, "what is left is this,"),
+        equal(1 - p + q, rest + 2 * q, "and this remains,"),
         positive(rest + 2 * q, "and that is positive: in a tabular softmax one pair never lowers its chosen response."),
     ),
     assumptions=("First order in the step size, one pair, plain gradient descent.",),

@@ -1,4 +1,4 @@
-"""Two modules on one frozen base: the gradients of OFS-DPO, and what COFS-DPO adds up."""
+"""Two modules on one frozen base: the gradients of OFS-DPO, and the sum that COFS-DPO forms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pref_toolkit.theory.derivations.derivation import Derivation, argue, define
 from pref_toolkit.theory.derivations.symbols import alpha, beta, r_l, r_w, sigma
 
 F_w, F_l, S_w, S_l = sp.symbols("l^{F}_{w} l^{F}_{l} l^{S}_{w} l^{S}_{l}", real=True)
-# In braces, because SymPy sorts by name: these print beta D, not D beta.
+# SymPy sorts factors by name; names in braces print beta D instead of D beta.
 D_F, D_S, E, R = sp.symbols("{D}_{F} {D}_{S} {E} {R}", real=True)
 fast, slow = sp.Function(r"\mathcal{L}_{F}", real=True), sp.Function(r"\mathcal{L}_{S}", real=True)
 
@@ -85,6 +85,7 @@ weight, together, apart, twice = sp.symbols("a U V W", real=True)
 
 
 def over_rank(term: sp.Expr) -> sp.Sum:
+    """The sum over the rank of the adapters, index ``k``."""
     return sp.Sum(term, (k, 1, rank))
 
 

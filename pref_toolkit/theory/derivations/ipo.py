@@ -1,4 +1,4 @@
-"""IPO: the regularised chance of being preferred, its optimum, and the square that has the same optimum."""
+"""IPO: the regularised probability of being preferred, its optimum, and a squared loss with the same optimum."""
 
 from __future__ import annotations
 
@@ -23,9 +23,8 @@ ipo = Derivation(
         *MARGIN,
         argue(
             r"\max_\pi\; \mathbb{E}_{y \sim \pi}\, p(y \succ \mu) - \tau\, \mathrm{KL}(\pi \,\Vert\, \mathrm{ref})",
-            "The objective is that of RLHF with the chance $p(y \\succ \\mu)$ of beating a response of $\\mu$ "
-            "where the "
-            "reward was, and $\\tau$ where $\\beta$ was. So its optimum is the reference, tilted by that chance.",
+            "The objective is that of RLHF with the chance $p(y \\succ \\mu)$ of beating a response of $\\mu$ where "
+            "the reward was, and $\\tau$ where $\\beta$ was. So its optimum is the reference, tilted by that chance.",
         ),
         define(
             h,

@@ -1,4 +1,4 @@
-"""The three lines with which every loss on the margin begins."""
+"""The three definitions that begin the derivation of every loss on the margin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One family: losses that differ from DPO by one choice, of the link, the divergence, the noise, the anchor or the price."""
+"""One family: losses that differ from DPO in one choice: the link, the divergence, the noise, the anchor or the price."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ logistic = -sp.log(sigma(t))
 
 
 def slope(function: sp.Expr, x: sp.Symbol, at: sp.Expr) -> sp.Subs:
-    """The derivative of a function of ``x``, at a point."""
+    """The derivative of a function of ``x`` at a point."""
     return sp.Subs(sp.Derivative(function, x), x, at)
 
 
@@ -179,7 +179,7 @@ gpo = Derivation(
     },
 )
 
-# f'(u) of each divergence is taken where f is known; f is normed so that f'(1) = 0.
+# f'(u) of each divergence follows from its f, which is normalised so that f'(1) = 0.
 reverse, forward, shannon, power = (
     sp.Function(f"f_{{{name}}}", real=True) for name in (r"\mathrm{RKL}", r"\mathrm{FKL}", r"\mathrm{JS}", r"\alpha")
 )
@@ -192,9 +192,9 @@ f_dpo = Derivation(
         equal(
             sp.Derivative(pi * r - beta * ref * f(pi / ref) - nu * pi, pi),
             r - beta * slope(f(u), u, pi / ref) - nu,
-            "Maximise reward less $\\beta$ times $\\sum \\pi_{\\mathrm{ref}}\\, f(\\pi / \\pi_{\\mathrm{ref}})$ over policies, "
-            "with $\\nu$ the multiplier "
-            "of the constraint that they sum to 1. One response's share in the slope is zero at the optimum:",
+            "Maximise reward less $\\beta$ times $\\sum \\pi_{\\mathrm{ref}}\\, f(\\pi / \\pi_{\\mathrm{ref}})$ over "
+            "policies, with $\\nu$ the multiplier of the constraint that they sum to 1. One response's share in the "
+            "slope is zero at the optimum:",
         ),
         define(
             s_w,
@@ -305,9 +305,8 @@ nca = Derivation(
             -q_w * sp.log(sigma(b_w))
             - (1 - q_w) * sp.log(sigma(b_l))
             - (sp.log(sigma(-b_w)) + sp.log(sigma(-b_l))) / 2,
-            "A classifier with logit $b$ calls a response good with its share of the preference, $q_w$ or $1 - "
-            "q_w$, and a "
-            "draw of the reference, uniform over the two, noise.",
+            "A classifier with logit $b$ calls a response good with its share of the preference, $q_w$ or $1 - q_w$, "
+            "and a draw of the reference, uniform over the two, noise.",
         ),
         define(loss, single(sp.Integer(1)), "The chosen response has the whole preference."),
         equal(
@@ -394,8 +393,7 @@ aot = Derivation(
             r"m_{(1)} \le m_{(2)} \le \dots \quad\text{against}\quad m^{\mathrm{ref}}_{(1)} \le "
             r"m^{\mathrm{ref}}_{(2)} \le \dots",
             "The log-ratios of chosen to rejected under the policy should be larger than the reference's as a "
-            "distribution: "
-            "its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
+            "distribution: its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
         ),
         equal(
             (x - (y + a)) ** 2 + (x + b - y) ** 2 - (x - y) ** 2 - (x + b - (y + a)) ** 2,

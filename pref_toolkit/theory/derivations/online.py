@@ -1,4 +1,4 @@
-"""Methods that draw from the policy: the policy gradient and its baseline, what RSO keeps, where online IPO rests."""
+"""Methods that draw from the policy: the policy gradient and its baseline, RSO's selection, online IPO's fixed point."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ second, length = sp.Function("V", real=True), sp.Function("n", positive=True)
 
 
 def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
     return sp.Sum(term, (index, 1, K))
 
 
@@ -82,7 +83,7 @@ remax = Derivation(
 
 rso = Derivation(
     name="rso",
-    title="RSO: what rejection sampling keeps",
+    title="RSO: the distribution of the draws that rejection sampling keeps",
     steps=(
         define(
             accept(y),
@@ -91,16 +92,15 @@ rso = Derivation(
         ),
         argue(r"a(y) \le 1 \quad\text{as}\quad r(y) \le M", "It is a probability, if no response has a higher reward."),
         define(A, over(y, ref(y) * accept(y)), "The share of draws that is kept."),
-        define(kept(y), ref(y) * accept(y) / A, "How the draws that are kept are distributed."),
+        define(kept(y), ref(y) * accept(y) / A, "The distribution of the kept draws."),
         define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "The partition function of RLHF."),
         define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "The optimum of RLHF."),
-        equal(over(y, kept(y)), sp.Integer(1), "What is kept is a distribution."),
+        equal(over(y, kept(y)), sp.Integer(1), "Its probabilities sum to 1."),
         equal(kept(y), best(y), "It is that optimum, without a policy being trained, whatever $M$ is."),
         equal(
             A,
             sp.exp((beta * sp.log(Z) - M) / beta),
-            "What $M$ costs is draws: fewer are kept, the further it lies above $\\beta \\log Z$, the value of the "
-            "optimum.",
+            "The further $M$ lies above $\\beta \\log Z$, the value of the optimum, the fewer draws are kept.",
         ),
         argue(
             r"\beta \to \infty:\; a \to 1, \qquad \beta \to 0:\; a(y) \to 0 \text{ where } r(y) < M",
@@ -128,8 +128,8 @@ online_ipo = Derivation(
         define(
             expected(log_ratio),
             over(j, mu(j) * label(log_ratio - rho(j), chance(i, j))),
-            "What response $i$ meets when its log-ratio is $\\rho$: an opponent $j$ from $\\mu$. Through the draws "
-            "themselves no gradient flows.",
+            "The expected loss of response $i$ at log-ratio $\\rho$ against an opponent $j$ from $\\mu$. No gradient flows "
+            "through the draws.",
         ),
         define(w(i), over(j, chance(i, j) * mu(j)), "How often $i$ beats a draw from $\\mu$."),
         define(mean_rho, over(j, mu(j) * rho(j)), "The mean log-ratio of a draw."),

@@ -78,8 +78,7 @@ bradley_terry = Derivation(
         argue(
             r"N_l \to 0 \implies \hat d = \log\frac{N_w}{N_l} \to \infty",
             "With no loss observed the estimate has no finite value: a preference never contradicted asks for an "
-            "infinite "
-            "difference. DPO inherits this.",
+            "infinite difference. DPO inherits this.",
         ),
     ),
     assumptions=("Comparisons are independent given the scores.",),

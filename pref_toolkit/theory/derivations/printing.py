@@ -1,4 +1,4 @@
-"""SymPy objects as LaTeX, in the order in which people write them."""
+"""SymPy objects as LaTeX, with their terms in the usual order."""
 
 from __future__ import annotations
 
@@ -23,5 +23,5 @@ class _Printer(LatexPrinter):
 
 
 def latex(statement: sp.Basic) -> str:
-    """The statement as LaTeX: terms with a plus sign first, logarithms without needless brackets."""
+    """The statement as LaTeX, with positive terms first and without needless brackets in logarithms."""
     return _Printer({"symbol_names": LATEX_NAMES}).doprint(statement)

@@ -1,7 +1,8 @@
-"""Is this equality an identity?
+"""Proofs that an equality is an identity.
 
-Definitions are put in, left minus right is reduced to a normal form, and that must be 0. Every rewriting holds wherever
-the expression is defined, so a false statement does not pass; a true one might be beyond the normal form, and then fails.
+A proof substitutes the definitions and reduces left minus right to a normal form, which must be 0. Every rewriting holds
+wherever the expression is defined, so a false statement never passes. A true statement fails if the normal form cannot
+show it.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ Rules = Mapping[sp.Expr, sp.Expr]
 
 
 def substitute(expr: sp.Basic, rules: Rules) -> sp.Basic:
-    """``expr`` with every defined name replaced by what defines it.
+    """``expr`` with every defined name replaced by its definition.
 
     A rule for ``f(x, y)`` with symbols as arguments defines the function: it also replaces ``f(a, b)``.
     """
@@ -33,13 +34,13 @@ _INDEX = sp.Symbol("_index", integer=True)
 
 
 def _pull_out(function: sp.Expr, limits: Sequence[sp.Tuple]) -> sp.Expr:
-    """A sum as a combination of sums whose terms have no factor and no summand free of the index.
+    """A sum as a combination of sums. No term of these has a factor or a summand that is free of the index.
 
     Raises:
-        NotImplementedError: for a sum over two indices that is no product of sums over one.
+        NotImplementedError: for a sum over two indices that is not a product of sums over one index.
     """
     (index, low, high), *outer = limits  # SymPy writes a sum of sums as one, the innermost index first
-    own = sp.Dummy(integer=True)  # not to be taken for the index of a sum inside
+    own = sp.Dummy(integer=True)  # different from the index of any inner sum
     result = sp.Integer(0)
     for term in sp.Add.make_args(sp.expand(normal(function.xreplace({index: own})))):
         outside, inside = term.as_independent(own, as_Add=False)
@@ -51,22 +52,22 @@ def _pull_out(function: sp.Expr, limits: Sequence[sp.Tuple]) -> sp.Expr:
 
 
 def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
-    """``base**exponent``, written with exp if the exponent is not a number, so that all powers have one form."""
+    """``base**exponent``, as an exponential if the exponent is not a number, so that all powers have one form."""
     if exponent.is_number or not base.is_positive:
         return base**exponent
     return sp.exp(sp.expand(exponent * sp.expand_log(sp.log(base))))
 
 
 def _sign(t: sp.Expr) -> int:
-    """1 or -1 if the assumptions on the symbols of ``t`` say which, else 0."""
-    # SymPy does not see that exp(x) < 1 where x < 0: a number between 0 and 1 is 1 / (1 + u) with u > 0.
+    """The sign of ``t``, 1 or -1, if the assumptions on its symbols decide it; else 0."""
+    # SymPy does not know that exp(x) < 1 for x < 0. A number between 0 and 1 is 1 / (1 + u) with u > 0.
     small = {e: 1 / (1 + sp.Dummy(positive=True)) for e in t.atoms(sp.exp) if e.args[0].is_negative}
     t = sp.factor(t.xreplace(small))
     return 1 if t.is_positive else -1 if t.is_negative else 0
 
 
 def _log_of_factors(t: sp.Expr) -> sp.Expr:
-    """``log t`` as a sum over the factors of ``t``. Where the sign of a factor is not known, ``t > 0`` must settle it."""
+    """``log t`` as a sum over the factors of ``t``. Because ``t > 0``, one factor of unknown sign is allowed."""
     result = sp.Integer(0)
     sign = 1
     unknown = []
@@ -82,13 +83,13 @@ def _log_of_factors(t: sp.Expr) -> sp.Expr:
         else:
             unknown.append(factor)
     base, exponent = sp.Mul(*unknown).as_base_exp()
-    if len(unknown) == 1 and exponent.is_odd:  # as t > 0, this factor has the sign of all the others together
+    if len(unknown) == 1 and exponent.is_odd:  # because t > 0, this factor has the sign of the product of the others
         return result + exponent * sp.log(sp.expand(sign * base))
     return result + sp.log(sign * sp.Mul(*unknown))
 
 
 def normal(expr: sp.Expr) -> sp.Expr:
-    """Logarithms of products become sums, sums over an index are pulled apart, and the rest is cancelled."""
+    """The normal form: logarithms of products as sums, sums over an index split into terms, common factors cancelled."""
     expr = sp.expand(expr.replace(sp.Pow, _as_exponential), log=False)
     expr = expr.replace(lambda e: isinstance(e, sp.Sum), lambda e: _pull_out(e.function, e.limits))
     expr = expr.replace(sp.log, _log_of_factors)
@@ -97,7 +98,7 @@ def normal(expr: sp.Expr) -> sp.Expr:
 
 
 def opened(expr: sp.Expr) -> sp.Expr:
-    """Derivatives taken, points put in, sigma and relu written out. Sums stay: SymPy is slow to try them."""
+    """``expr`` with derivatives evaluated, points substituted, sigma and relu written out. Sums stay: evaluation is slow."""
     expr = expr.replace(lambda e: isinstance(e, sp.Derivative | sp.Subs), lambda e: e.doit())
     return expr.replace(lambda e: isinstance(e, sigma | relu | indicator), lambda e: e.doit())
 
@@ -106,13 +107,13 @@ def _real(side: Callable[..., Any], point: Sequence[float]) -> float | None:
     """The value of ``side`` at ``point``, or None outside the domain of a logarithm or a power."""
     try:
         value = side(*point)
-    except (ValueError, TypeError):  # a TypeError where a complex number reaches a function of math
+    except (ValueError, TypeError):  # math functions raise a TypeError for a complex number
         return None
     return None if isinstance(value, complex) else value
 
 
 def counterexample(left: sp.Expr, right: sp.Expr, points: int = 8) -> str | None:
-    """A random point at which two expressions differ, in words, if one is found."""
+    """A random point at which two expressions differ, in words; None if no such point is found."""
     if left.has(sp.Sum, AppliedUndef) or right.has(sp.Sum, AppliedUndef):
         return None
     draw = random.Random(0)
@@ -125,7 +126,7 @@ def counterexample(left: sp.Expr, right: sp.Expr, points: int = 8) -> str | None
         try:
             a, b = (_real(side, point) for side in sides)
         except ArithmeticError:
-            continue  # a division by 0, or beyond the range of a float
+            continue  # division by 0, or a value beyond the range of a float
         if a is None and b is None:
             continue
         if a is None or b is None:
@@ -136,13 +137,13 @@ def counterexample(left: sp.Expr, right: sp.Expr, points: int = 8) -> str | None
 
 
 def refute(statement: sp.Basic, rules: Rules, assumed: Rules) -> str | None:
-    """Why ``statement`` is not proved, or None if it is.
+    """The reason why ``statement`` is not proved; None if it is proved.
 
     Args:
         statement: an equality or an inequality.
-        rules: definitions: a symbol, or an applied function, and what it stands for.
-        assumed: equalities that are taken for granted, such as probabilities that sum to one: left sides, in normal
-            form, are replaced by right sides.
+        rules: definitions: a symbol or an applied function, and its value.
+        assumed: assumed equalities, such as probabilities that sum to one. Each left side, in normal form, is replaced by
+            its right side.
     """
     left, right = (substitute(side, rules) for side in (statement.lhs, statement.rhs))
     if not isinstance(statement, sp.Equality):
@@ -150,7 +151,7 @@ def refute(statement: sp.Basic, rules: Rules, assumed: Rules) -> str | None:
         sign = {sp.Gt: gap.is_positive, sp.Ge: gap.is_nonnegative}[statement.func]
         return None if sign else "SymPy cannot see the sign of left minus right"
     left, right = opened(left), opened(right)
-    if not assumed and (why := counterexample(left, right)):  # a random point need not meet an assumption
+    if not assumed and (why := counterexample(left, right)):  # a random point need not satisfy an assumption
         return why
     try:
         gap = normal(left - right).xreplace(dict(assumed))

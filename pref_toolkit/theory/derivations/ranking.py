@@ -1,4 +1,4 @@
-"""Losses that rank: the hinge of RSO, the calibration of SLiC-HF, the contrast of Click and the ranks of RRHF."""
+"""Ranking losses: the hinge of RSO, the calibration of SLiC-HF, the contrast of Click and the ranks of RRHF."""
 
 from __future__ import annotations
 

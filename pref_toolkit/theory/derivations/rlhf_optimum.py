@@ -17,6 +17,7 @@ f = sp.Function("f", real=True)
 
 
 def over_responses(term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, index ``y``."""
     return sp.Sum(term, (y, 1, K))
 
 

@@ -1,4 +1,4 @@
-"""Self-play: the losses of SPIN and SPPO, and what one iteration leads to."""
+"""Self-play: the losses of SPIN and SPPO, and the result of one iteration."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ loss = L(l_w, l_l)
 
 
 def slope(at: sp.Expr) -> sp.Subs:
+    """The derivative of the link ``f`` at a point."""
     return sp.Subs(sp.Derivative(f(t), t), t, at)
 
 
@@ -27,9 +28,8 @@ spin = Derivation(
         *MARGIN,
         argue(
             r"\mathbb{E}\; f\left(h(y_w) - h(y_l)\right), \quad h = \lambda \log \frac{\pi}{\pi_t}",
-            "The main player learns to tell the data $y_w$ from the opponent's $y_l \\sim \\pi_t$ by a function "
-            "$h$; the next "
-            "opponent maximises $h$ with a pull of $\\lambda$ to $\\pi_t$, so its log-ratio *is* $h$.",
+            "The main player learns to tell the data $y_w$ from the opponent's $y_l \\sim \\pi_t$ by a function $h$; "
+            "the next opponent maximises $h$ with a pull of $\\lambda$ to $\\pi_t$, so its log-ratio *is* $h$.",
         ),
         define(h_w, lam * rho_w, "That function of the data's response"),
         define(h_l, lam * rho_l, "and of the opponent's. The reference is the previous iterate $\\pi_t$."),
@@ -41,9 +41,8 @@ spin = Derivation(
         define(
             mixed(t),
             -p_1 * q_2 * sp.log(sigma(lam * t)) - p_2 * q_1 * sp.log(sigma(-lam * t)),
-            "Of two responses, with probabilities $p$ in the data and $q$ in $\\pi_t$, either may be the data's. "
-            "The expected "
-            "logistic loss at margin $t$",
+            "Of two responses, with probabilities $p$ in the data and $q$ in $\\pi_t$, either may be the data's. The "
+            "expected logistic loss at margin $t$",
         ),
         equal(
             sp.Derivative(mixed(t), t),

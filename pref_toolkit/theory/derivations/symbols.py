@@ -1,7 +1,7 @@
-"""The symbols that derivations share, and the three functions SymPy lacks: sigma, relu, indicator.
+"""The symbols that derivations share, and three functions that SymPy lacks: sigma, relu, indicator.
 
-Names are those of the losses, for one pair: ``l_w, l_l`` log-probabilities of the chosen and the rejected response
-under the policy, ``r_w, r_l`` under the reference, ``n_w, n_l`` numbers of tokens, ``s_w, s_l`` reward scores.
+The names are those of the losses, for one pair: ``l_w, l_l`` are log-probabilities of the chosen and the rejected response
+under the policy, ``r_w, r_l`` those under the reference, ``n_w, n_l`` numbers of tokens, ``s_w, s_l`` reward scores.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import sympy as sp
 
 l_w, l_l, r_w, r_l, s_w, s_l = sp.symbols("l_w l_l r_w r_l s_w s_l", real=True)
 rho_w, rho_l = sp.symbols("rho_w rho_l", real=True)
-D = sp.Symbol("margin", real=True)  # SymPy sorts by name: this one prints beta D, not D beta
+D = sp.Symbol("margin", real=True)  # SymPy sorts factors by name; this name prints beta D instead of D beta
 n_w, n_l = sp.symbols("n_w n_l", positive=True)
 beta, tau = sp.symbols("beta tau", positive=True)
 lam, alpha = sp.symbols("lam alpha", nonnegative=True)
@@ -34,7 +34,7 @@ LATEX_NAMES = {
     sp.Symbol("m_ref", real=True): r"m_{\mathrm{ref}}",
     sp.Symbol("weight", nonnegative=True): r"\,\mathrm{weight}",
 }
-"""What is printed for a symbol whose name SymPy would not print as the papers do."""
+"""LaTeX for symbols whose names SymPy would not print as the papers do."""
 
 
 class sigma(sp.Function):
@@ -60,7 +60,7 @@ class sigma(sp.Function):
 
 
 class relu(sp.Function):
-    """``max(0, t)``, opened as ``(t + |t|) / 2``."""
+    """``max(0, t)``, written out as ``(t + |t|) / 2``."""
 
     nargs = 1
 

@@ -1,4 +1,4 @@
-"""Token level: losses that read more of a response than its sum."""
+"""Token level: losses that read more of a response than its summed log-probability."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ q, advantage = (sp.Function(n, real=True) for n in "QA")
 
 
 def over_vocabulary(term: sp.Expr) -> sp.Sum:
+    """The sum over the vocabulary, index ``z``."""
     return sp.Sum(term, (z, 1, V))
 
 
@@ -94,9 +95,8 @@ tdpo2 = Derivation(
         define(
             shifted,
             beta * alpha * (K_l - K_w),
-            "The difference of divergences, weighted by $\\alpha$. $K_w$ enters as a number, without gradient, "
-            "or the loss "
-            "would drive the policy away from the reference where it is right.",
+            "The difference of divergences, weighted by $\\alpha$. $K_w$ enters as a number, without gradient, or the "
+            "loss would drive the policy away from the reference where it is right.",
         ),
         define(part, -sp.log(sigma(beta * D - shifted)), "Bradley-Terry's loss on the margin less that."),
         equal(part, -sp.log(sigma(beta * (D - alpha * (K_l - K_w)))), "The loss, as implemented."),
@@ -129,8 +129,7 @@ mallows_dpo = Derivation(
             dispersion(H),
             -phi_0 * sp.log(H / sp.log(size)),
             "How concentrated opinions are on a prompt is read off the reference's mean token entropy $\\bar H$, "
-            "against its "
-            "largest value, the logarithm of the size $V$ of the vocabulary.",
+            "against its largest value, the logarithm of the size $V$ of the vocabulary.",
         ),
         equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing."),
         equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "The surer the reference, the larger $\\varphi$."),
@@ -232,9 +231,8 @@ wpo = Derivation(
         equal(L(r_w, r_l), weight * sp.log(2), "At the reference."),
         argue(
             r"\mathbb{E}_{y \sim \mu}\, \frac{\pi(y)}{\mu(y)}\, \mathcal{S} = \mathbb{E}_{y \sim \pi}\, \mathcal{S}",
-            "Weights of this kind make off-policy pairs stand in for on-policy ones, up to the length "
-            "normalisation and the "
-            "unknown $\\mu$.",
+            "Weights of this kind make off-policy pairs stand in for on-policy ones, up to the length normalisation "
+            "and the unknown $\\mu$.",
         ),
     ),
 )
