@@ -103,7 +103,7 @@ class Policy:
         policy.accelerator = accelerator or processes.devices()
         if not processes.sharded(policy.accelerator):  # else each process is given its part of the weights only
             policy.model.to(policy.accelerator.device)
-        scorer = policy._new_scorer(longest, reward_head(policy.model) if reward_head else None)
+        scorer = policy.new_scorer(longest, reward_head(policy.model) if reward_head else None)
         policy._base_fingerprint = adapters.fingerprint(policy.model)
         policy._scorer = processes.prepared(policy.accelerator, scorer)
         return policy
@@ -178,11 +178,17 @@ class Policy:
         """
         if self._scorer is None or (self.accelerator is None and (longest or 0) > (self._scorer.longest or 0)):
             heads = {} if self._scorer is None else dict(self._scorer.reward_heads)
-            self._scorer = self._new_scorer(longest or 0, None)
+            self._scorer = self.new_scorer(longest or 0, None)
             self._scorer.reward_heads.update(heads)
         return self._scorer
 
-    def _new_scorer(self, longest: int, head: nn.Linear | None) -> Scorer:
+    def new_scorer(self, longest: int, head: nn.Linear | None) -> Scorer:
+        """The scorer of this policy; a kind of policy that is scored in another way makes another one.
+
+        Args:
+            longest: most tokens in a prompt + response that will be scored.
+            head: of a reward model.
+        """
         device = self.accelerator.device if self.accelerator else None
         checkpointing = self.config.gradient_checkpointing
         return Scorer(self.model, longest, self.config.route, head, checkpointing, device)

@@ -100,7 +100,7 @@ class Store:
         A file that is not what its name or place says is deleted; one that cannot be read is left alone. Both are said.
         """
         found: Readings = {}
-        for path in sorted(self.directory.glob("*.safetensors")):
+        for path in sorted(self.directory.glob("[!.]*.safetensors")):  # files being written start with a dot
             try:
                 if sha256(path) != path.stem:
                     raise ValueError("its content is not what was written")

@@ -9,7 +9,7 @@ from rounding import CLOSE, everything_in_float64
 
 from pref_toolkit import lab
 from pref_toolkit.lab.evaluation import chances_of_being_right
-from pref_toolkit.training import models
+from pref_toolkit.training import adapters, models
 
 
 def test_the_supervised_model_is_its_own_equal():
@@ -86,7 +86,7 @@ def test_the_chance_of_being_right_is_the_sum_over_nine_responses():
 
 def test_an_adapter_on_the_lab_s_model_is_judged_against_it():
     model, tokenizer = lab.load()
-    policy = models.with_adapters(model, rank=2, alpha=None, dropout=0.0)
+    policy = adapters.with_adapters(model, rank=2, alpha=None, dropout=0.0)
     judged = lab.evaluate(policy, tokenizer, n=50, seed=0)
     assert judged["kl"] == 0  # a new adapter adds 0
 
@@ -111,7 +111,7 @@ def test_another_model_s_tokenizer_and_too_many_prompts_are_refused():
 def test_the_best_of_several_by_a_reward_is_no_worse_the_more_the_reward_knows():
     """A head of zeros takes the first sample, so it is a draw of the supervised model; its KL bound is that of best-of-n."""
     model, tokenizer = lab.load()
-    head = models.new_reward_head(model)
+    head = adapters.new_reward_head(model)
     judged = lab.evaluate_best_of(model, head, tokenizer, of=4, n=200, seed=0)
     assert judged["kl"] == pytest.approx(math.log(4) - 3 / 4)
     assert judged["before"] == lab.evaluate(model, tokenizer, n=200, seed=0)["before"]

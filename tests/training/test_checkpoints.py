@@ -6,13 +6,15 @@ import os
 import random
 import signal
 import time
+from pathlib import Path
 
 import pytest
 import torch
 
 from pref_toolkit import TrainConfig, train
-from pref_toolkit.training import checkpoints
-from pref_toolkit.training.models import tiny, trainable
+from pref_toolkit.training import checkpoints, files
+from pref_toolkit.training.adapters import trainable
+from pref_toolkit.training.models import tiny
 
 
 def state_of(history):
@@ -89,7 +91,7 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-@pytest.mark.parametrize("file", ["adapter.safetensors", "optimizer.safetensors", "rng.safetensors", "manifest.json"])
+@pytest.mark.parametrize("file", ["policy.safetensors", "trainer.safetensors", "rng.safetensors", "manifest.json"])
 def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, tmp_path):
     write_two(tmp_path)
     DAMAGE[damage](tmp_path / "step-00000002" / file)
@@ -102,7 +104,7 @@ def test_a_damaged_checkpoint_is_skipped_and_named(file, damage, tmp_path):
 
 def write_two(directory):
     for step in (1, 2):
-        tensors = {name: {"w": torch.full((3,), float(step))} for name in ("adapter", "optimizer", "rng")}
+        tensors = {name: {"w": torch.full((3,), float(step))} for name in ("policy", "trainer", "rng")}
         checkpoints.save(directory, step, tensors, {"method": "dpo"}, keep=2)
 
 
@@ -110,7 +112,7 @@ def test_a_manifest_cannot_point_outside_its_directory(tmp_path):
     write_two(tmp_path)
     path = tmp_path / "step-00000002" / "manifest.json"
     manifest = json.loads(path.read_text())
-    manifest["files"]["../step-00000001/adapter.safetensors"] = manifest["files"]["adapter.safetensors"]
+    manifest["files"]["../step-00000001/policy.safetensors"] = manifest["files"]["policy.safetensors"]
     path.write_text(json.dumps(manifest))
     assert checkpoints.newest(tmp_path).step == 1
 
@@ -123,7 +125,7 @@ def test_a_full_disk_keeps_the_last_good_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(ValueError, match=r"step-00000003 of 12 bytes could not be written .*No space left"):
-        checkpoints.save(tmp_path, 3, {"adapter": {"w": torch.zeros(3)}}, {}, keep=1)
+        checkpoints.save(tmp_path, 3, {"policy": {"w": torch.zeros(3)}}, {}, keep=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000001", "step-00000002"]
     assert checkpoints.newest(tmp_path).step == 2
 
@@ -132,28 +134,30 @@ def test_old_checkpoints_go_only_after_the_new_one_verifies(tmp_path, monkeypatc
     write_two(tmp_path)
 
     def unreadable(path, *_):
-        raise ValueError("adapter.safetensors is not what the manifest says")
+        raise ValueError("policy.safetensors is not what the manifest says")
 
-    monkeypatch.setattr(checkpoints, "_read", unreadable)
+    monkeypatch.setattr(checkpoints, "read", unreadable)
     with pytest.raises(ValueError):
-        checkpoints.save(tmp_path, 3, {"adapter": {"w": torch.zeros(3)}}, {}, keep=1)
+        checkpoints.save(tmp_path, 3, {"policy": {"w": torch.zeros(3)}}, {}, keep=1)
     monkeypatch.undo()
     assert checkpoints.newest(tmp_path).step == 2
 
 
 def _train_slowly_saving(rows, output, steps, ready):
     """The child of the kill test: every sync of a file takes 5 ms, so that most of the time is spent in saves."""
-    sync = checkpoints.sync
+    sync = files.sync
 
     def slow_sync(path):
-        ready.set()
+        if "checkpoints" in path.parts:
+            ready.set()
         time.sleep(0.005)
         sync(path)
 
-    checkpoints.sync = slow_sync
+    files.sync = slow_sync
     torch.set_num_threads(1)
+    begun = (Path(output) / "run.json").exists()
     config = TrainConfig(
-        output=output, resume=True, max_steps=steps, batch_size=2, held_out=0, lora_rank=2, save_every=1, samples=0
+        output=output, resume=begun, max_steps=steps, batch_size=2, held_out=0, lora_rank=2, save_every=1, samples=0
     )
     train(*tiny(), rows, config=config)
 
@@ -185,5 +189,5 @@ def test_killed_at_ten_random_moments_of_saving_it_resumes_each_time(rows, tmp_p
         assert child.exitcode == 0
     ends = [checkpoints.newest(tmp_path / name / "checkpoints") for name in ("killed", "whole")]
     assert ends[0].step == ends[1].step == total
-    for file in ("adapter", "optimizer", "rng"):
+    for file in ("policy", "trainer", "rng"):
         assert_same_bits(ends[0].tensors[file], ends[1].tensors[file])

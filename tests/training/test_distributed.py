@@ -117,7 +117,7 @@ def test_when_one_process_is_terminated_all_stop_and_go_on_together(pair):
     assert [row["step"] for row in facts["continued"]["steps"]] == [0, 1, 2, 3]
     straight, split = (checkpoints.newest(directory / d / "checkpoints") for d in ("straight", "split"))
     assert straight.step == split.step == 4
-    for file in ("adapter", "optimizer", "rng"):
+    for file in ("policy", "trainer", "rng"):
         one, two = straight.tensors[file], split.tensors[file]
         assert one.keys() == two.keys() and all(torch.equal(one[name], two[name]) for name in one), file
     assert {"0/cpu", "1/cpu"} == set(straight.tensors["rng"])

@@ -2,12 +2,9 @@
 
 from copy import deepcopy
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
-from accelerate import Accelerator
-from pref_toolkit.training.inputs import Inputs
 from rounding import CLOSE
 from small import SHAPES, SMALL, examples_of, model_of, one_by_one
 from torch import nn
@@ -15,12 +12,15 @@ from torch.nn.functional import logsigmoid
 from transformers import Gemma2Config, Gemma3TextConfig, MistralConfig
 
 from pref_toolkit.data import Report
-from pref_toolkit.data.batches import micro_batches, separate
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training.loop import accumulate
-from pref_toolkit.training.models import new_reward_head, trainable, with_adapters
-from pref_toolkit.training.scoring import Scorer, reference
+from pref_toolkit.training.adapters import new_reward_head, trainable, with_adapters
+from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.modes import reference
+from pref_toolkit.training.objective import Objective
+from pref_toolkit.training.policy import Policy
+from pref_toolkit.training.scoring import Scorer
+from pref_toolkit.training.trainer import Trainer
 
 MORE_SHAPES = {
     "mistral, a window too short": MistralConfig(**SMALL, num_key_value_heads=2, sliding_window=12),
@@ -33,24 +33,8 @@ pytestmark = pytest.mark.usefixtures("float64")
 FALLBACKS = {"mistral, a window too short": "rows", "gemma2, capped logits": "mask", "gemma2, soft-capped": "mask"}
 
 
-class Naive(nn.Module):
+class Naive(Scorer):
     """Every reading by its definition: one padded row a response, all logits, ``log_softmax``, a response at a time."""
-
-    def __init__(self, model, reward_head=None):
-        super().__init__()
-        self.model, self.reward_head, self.longest = model, reward_head, 64
-        self.head = SimpleNamespace(vocabulary=61)
-
-    def collate(self, examples):
-        if self.reward_head is not None:
-            examples = [replace(e, responses=[[*r, r[-1]] for r in e.responses]) for e in examples]
-        return separate(examples)
-
-    def check_head(self):
-        pass
-
-    def parts(self, examples, tokens):
-        return micro_batches(examples, tokens)
 
     def forward(self, batch, readings=("sums",), reference_hidden=None):
         output = self.model(input_ids=batch.input_ids, attention_mask=batch.present, output_hidden_states=True)
@@ -59,7 +43,7 @@ class Naive(nn.Module):
         token = log_p.gather(-1, batch.targets[:, None])[:, 0].split(lengths)
         p = log_p.split(lengths)
         shortest = batch.tokens.amin(1).repeat_interleave(batch.tokens.shape[1]).tolist()
-        made = {"sums": [t.sum() for t in token], "heads": [t[:n].sum() for t, n in zip(token, shortest)]}
+        made = {"sums": [t.sum() for t in token], "first_sums": [t[:n].sum() for t, n in zip(token, shortest)]}
         if "entropies" in readings:
             made["entropies"] = [-(q.exp() * q).sum() for q in p]
         if "log_weights" in readings:
@@ -71,6 +55,11 @@ class Naive(nn.Module):
             made["rewards"] = [self.reward_head(h[-1])[0] for h in hidden]
         values = {name: torch.stack(given).view(batch.tokens.shape) for name, given in made.items()}
         return values | {"hidden": log_p}  # the reference hands on its distributions themselves
+
+
+class ScoredNaively(Policy):
+    def new_scorer(self, longest, head):
+        return Naive(self.model, longest, "rows", head)
 
 
 def policy_of(config):
@@ -104,7 +93,7 @@ def difference(scorer, examples):
 
 def compare(config, examples, route="auto"):
     policy = policy_of(config)
-    naive = Naive(deepcopy(policy))
+    naive = Naive(deepcopy(policy), 64, "rows")
     scorer = Scorer(policy, 64, route)
     assert_close(difference(scorer, examples), difference(naive, examples))
     return scorer.route
@@ -152,18 +141,21 @@ def test_every_method(method):
         )
         for i, e in enumerate(examples_of(2, n=4))
     ]
-    policy = policy_of(SHAPES["llama"])
+    adapted = policy_of(SHAPES["llama"])
+    objective = Objective.of(method, reference=None)
+    examples = objective.accept(examples, Report(), "stop")
+    head = head_of_tenths if objective.trains_rewards else None
     results = []
-    for make in (lambda p, head: Scorer(p, 64, reward_head=head), Naive):
-        own = deepcopy(policy)
-        inputs = Inputs(METHODS[method], METHODS[method].check(), Accelerator())
-        inputs.fitting(examples, Report(), "stop")
-        head = new_reward_head(own) if inputs.trains_rewards else None
-        if head is not None:
-            nn.init.constant_(head.weight, 0.1)
-        scorer = make(own, head)
-        inputs.prepare(scorer, examples, 30)
-        around = inputs.around(scorer, examples, 30, 0)
-        losses, _ = accumulate(inputs.accelerator, scorer, examples, inputs, around, 30, 0)
-        results.append((losses, {n: p.grad for n, p in scorer.named_parameters() if p.requires_grad}))
+    for kind in (Policy, ScoredNaively):
+        policy = kind.to_train(deepcopy(adapted), None, TrainConfig(tokens_per_forward=30), 64, head)
+        trainer = Trainer(policy, objective, policy.config)
+        trainer.prepare(examples)
+        losses = trainer.gradients(examples).losses
+        results.append((losses, {name: weight.grad for name, weight in trainer.weights.items()}))
     assert_close(*results)
+
+
+def head_of_tenths(model):
+    head = new_reward_head(model)
+    nn.init.constant_(head.weight, 0.1)
+    return head

@@ -5,7 +5,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from pref_toolkit.data import encode_prompt
-from pref_toolkit.training import models
+from pref_toolkit.training import adapters, models
 from pref_toolkit.training.generation import generate, sample
 
 _, TOKENIZER = models.tiny()
@@ -23,8 +23,8 @@ def small(kind):
     model = LlamaForCausalLM(llama).eval()
     if kind == "llama":
         return model
-    adapted = models.with_adapters(model, rank=4, alpha=None, dropout=0.5)
-    for weight in models.trainable(adapted).values():
+    adapted = adapters.with_adapters(model, rank=4, alpha=None, dropout=0.5)
+    for weight in adapters.trainable(adapted).values():
         torch.nn.init.normal_(weight, std=0.3)
     return adapted.eval()
 

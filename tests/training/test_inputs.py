@@ -2,9 +2,11 @@
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
+from parts import asked_of_the_reference, made, updates
 from rounding import CLOSE
 from safetensors.torch import load_file
 from small import SHAPES, SMALL, examples_of, model_of
@@ -16,10 +18,13 @@ from pref_toolkit.data import DataError
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import ModelError, NotFiniteError
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import head, inputs, models
-from pref_toolkit.training.models import tiny, trainable, with_adapters
-from pref_toolkit.training.references import readings_of
-from pref_toolkit.training.scoring import Scorer, reference
+from pref_toolkit.training import adapters, head, models
+from pref_toolkit.training.adapters import trainable, with_adapters
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.modes import reference
+from pref_toolkit.training.objective import INPUTS
+from pref_toolkit.training.scoring import Scorer
+from pref_toolkit.training.whole_update import mismatched
 
 
 def policy_of(shape="llama"):
@@ -40,7 +45,7 @@ def distributions(model, example, response):
 
 DEFINITIONS = {
     "sums": lambda p, r, y, n: sum(p[t, y[t]] for t in range(len(y))),
-    "heads": lambda p, r, y, n: sum(p[t, y[t]] for t in range(n)),
+    "first_sums": lambda p, r, y, n: sum(p[t, y[t]] for t in range(n)),
     "entropies": lambda p, r, y, n: -(p.exp() * p).sum(),
     "log_weights": lambda p, r, y, n: (
         sum(p[t, y[t]] - (p[t].exp() ** 2).sum().log() for t in range(len(y))).detach() / len(y)
@@ -129,23 +134,20 @@ def test_an_update_of_one_prompt_is_refused(method, quick):
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_whole_update_s_mismatched_pairs_make_the_kl(rows_for, quick, monkeypatch):
+def test_the_whole_update_s_mismatched_pairs_make_the_kl(rows_for, quick):
     """However the update is split, each loss sees one and the same mean, which is that of the definition."""
     name = next(name for name, m in METHODS.items() if "kl" in m.needs)
-    seen, loss = [], Inputs.loss
-
-    def spy(self, scored):
-        if scored.around["kl"].numel() > 1:
-            seen.append(scored.around["kl"].clone())
-            assert not scored.around["kl"].requires_grad
-        return loss(self, scored)
-
-    monkeypatch.setattr(Inputs, "loss", spy)
     settings = {"batch_size": 5, "learning_rate": 1e-2, "held_out": 0}
+    by_step = []
     for tokens in (1, 10_000):
-        train(*tiny(), rows_for(name), name, quick(tokens_per_forward=tokens, **settings))
-    by_step = [seen[0], seen[5], seen[10], seen[11]]
-    assert len(seen) == 12 and all(len(kl) == 5 for kl in seen)
+        _, trainer, data = made(rows_for(name), name, quick(tokens_per_forward=tokens, **settings))
+        for update in updates(trainer, data, 2):
+            kl = trainer.whole_update["kl"].value(update.scored.examples)
+            assert not kl.requires_grad
+            expected = trainer.objective.loss(replace(update.scored, batch_stats={"kl": kl}))
+            assert torch.allclose(update.losses, expected, rtol=CLOSE)
+            by_step.append(kl)
+    assert len(by_step) == 4 and all(len(kl) == 5 for kl in by_step)
     assert torch.equal(by_step[0], torch.zeros(5)) and by_step[1].abs().min() > 0
     assert torch.allclose(by_step[1], by_step[3], rtol=CLOSE, atol=CLOSE)
 
@@ -154,23 +156,18 @@ def test_the_whole_update_s_mismatched_pairs_make_the_kl(rows_for, quick, monkey
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_running_mean_counts_every_answer_once(rows_for, quick, monkeypatch):
+def test_the_running_mean_counts_every_answer_once(rows_for, quick):
     name = next(name for name, m in METHODS.items() if "shift" in m.needs)
     rewards, shifts = [], []
-    after, around = Inputs.after, Inputs.around
-
-    def spy_after(self, scored):
-        rewards.extend((self.settings["beta"] * (scored.policy["sums"] - scored.reference["sums"])).flatten().tolist())
-        after(self, scored)
-
-    def spy_around(self, *arguments):
-        out = around(self, *arguments)
-        shifts.append((out["shift"].item(), sum(rewards) / max(1, len(rewards))))
-        return out
-
-    monkeypatch.setattr(Inputs, "after", spy_after)
-    monkeypatch.setattr(Inputs, "around", spy_around)
-    train(*tiny(), rows_for(name), name, quick(max_steps=4, learning_rate=1e-2, tokens_per_forward=40))
+    _, trainer, data = made(rows_for(name), name, quick(learning_rate=1e-2, tokens_per_forward=40))
+    beta = trainer.objective.settings["beta"]
+    for update in updates(trainer, data, 4):
+        scored = update.scored
+        shift = trainer.whole_update["shift"].value(scored.examples)
+        expected = trainer.objective.loss(replace(scored, batch_stats={"shift": shift}))
+        assert torch.allclose(update.losses, expected, rtol=CLOSE)
+        shifts.append((shift.item(), sum(rewards) / max(1, len(rewards))))
+        rewards.extend((beta * (scored.policy["sums"] - scored.reference["sums"])).flatten().tolist())
     assert len(rewards) == 16 and shifts[0] == (0.0, 0.0) and shifts[3][0] != 0
     for used, expected in shifts:
         assert used == pytest.approx(expected, rel=CLOSE)
@@ -180,12 +177,11 @@ def test_the_running_mean_counts_every_answer_once(rows_for, quick, monkeypatch)
 
 
 @pytest.mark.usefixtures("float64")
-def test_dispersion_is_the_reference_s_and_has_mean_one(rows, quick, monkeypatch):
+def test_dispersion_is_the_reference_s_and_has_mean_one(rows, quick):
     name = next(name for name, m in METHODS.items() if "dispersion" in m.needs)
-    kept = []
-    monkeypatch.setattr(Inputs, "after", lambda self, scored: kept.append(self.dispersion))
-    model, tokenizer = tiny()
-    train(model, tokenizer, rows, name, quick(held_out=0))
+    _, trainer, data = made(rows, name, quick(held_out=0))
+    trainer.prepare(data.training)
+    kept = dict(zip([e.where for e in data.training], trainer.whole_update["dispersion"].value(data.training).tolist()))
     model, tokenizer = tiny()
     raw = {}
     for i, row in enumerate(rows, start=1):
@@ -194,30 +190,29 @@ def test_dispersion_is_the_reference_s_and_has_mean_one(rows, quick, monkeypatch
         log_p = torch.cat([distributions(model, Encoded(prompt, [], where=""), y) for y in answers])
         raw[f"dataset:{i}"] = -math.log(-(log_p.exp() * log_p).sum(-1).mean().item() / math.log(len(tokenizer)))
     mean = sum(raw.values()) / len(raw)
-    assert kept[0] == pytest.approx({where: value / mean for where, value in raw.items()}, rel=CLOSE)
-    assert sum(kept[0].values()) / 12 == pytest.approx(1)
+    assert kept == pytest.approx({where: value / mean for where, value in raw.items()}, rel=CLOSE)
+    assert sum(kept.values()) / 12 == pytest.approx(1)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("store", [False, True])
-def test_one_pass_over_the_reference_gives_dispersion_and_sums(store, rows, quick, tmp_path, monkeypatch):
+def test_one_pass_over_the_reference_gives_dispersion_and_sums(store, rows, quick, tmp_path):
     name = next(name for name, m in METHODS.items() if "dispersion" in m.needs)
-    passes, run = [], readings_of
-    monkeypatch.setattr(inputs, "readings_of", lambda *given: passes.append(given[2]) or run(*given))
-
-    def asked(model):
-        raise AssertionError("the reference was asked in an update")
-
-    monkeypatch.setattr(inputs, "reference", asked)
     settings = {"learning_rate": 1e-2, "max_steps": 4, "held_out": 0, "samples": 0}
     if store:
         settings["reference_store"] = str(tmp_path)
-    once = train(*tiny(), rows, name, quick(**settings)).steps
-    assert passes == [["sums", "entropies"]]
-    monkeypatch.undo()
-    monkeypatch.setattr(Inputs, "stored", property(lambda self: {}, lambda self, value: None), raising=False)
-    live = train(*tiny(), rows, name, quick(**settings)).steps
-    assert [row["loss"] for row in once] == pytest.approx([row["loss"] for row in live], rel=CLOSE)
+    losses = []
+    for live in (False, True):
+        policy, trainer, data = made(rows, name, quick(**settings))
+        asked = asked_of_the_reference(policy)
+        trainer.prepare(data.training)
+        told = len(asked)
+        assert all(names == ["sums", "entropies"] for *names, _ in asked)
+        assert sum(n for *_, n in asked) == (0 if live and store else 12)
+        trainer.stored = not live
+        losses.append([update.losses.mean().item() for update in updates(trainer, data, 4)])
+        assert asked[told:] == ([("sums", 4)] * 4 if live else [])
+    assert losses[0] == pytest.approx(losses[1], rel=CLOSE)
 
 
 # Targets
@@ -246,12 +241,12 @@ def with_long_target(rows):
 
 
 @pytest.mark.parametrize("method, route", [("slic_hf", "rows"), ("click", "rows"), ("dpo", "segments")])
-def test_a_target_counts_among_the_longest_where_it_is_read(method, route, quick, capsys):
+def test_a_target_counts_among_the_longest_where_it_is_read(method, route, quick, caplog):
     rows = with_long_target([{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(12)])
     model, tokenizer = tiny()
     model.config.sliding_window = 16
     train(model, tokenizer, rows, method, quick(held_out=0, samples=0, max_steps=1))
-    assert (f"slower route 'rows': {2 + 1 + 60} tokens" in capsys.readouterr().out) == (route == "rows")
+    assert (f"slower route 'rows': {2 + 1 + 60} tokens" in caplog.text) == (route == "rows")
 
 
 @pytest.mark.parametrize("method", ["slic_hf", "dpo"])
@@ -371,7 +366,7 @@ def test_a_reward_model_learns_and_is_saved_beside_its_adapter(method, rows, qui
     history = train("tiny", None, rows, method, config)
     assert history.steps[-1]["reward_accuracy"] > 0.9 > history.steps[0]["reward_accuracy"] == 0.5
     assert history.steps[-1]["loss"] < 0.5 < history.steps[0]["loss"]
-    saved = load_file(tmp_path / "run" / "adapter" / models.REWARD_HEAD)
+    saved = load_file(tmp_path / "run" / "adapter" / adapters.REWARD_HEAD)
     assert torch.equal(saved["weight"], history.reward_head.weight)
     file = tmp_path / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -386,7 +381,7 @@ def test_a_reward_model_learns_and_is_saved_beside_its_adapter(method, rows, qui
 def test_a_reward_is_read_after_the_whole_response():
     """The hidden state of the last token itself, whichever route, and even where the response is one token."""
     policy, examples = policy_of(), [Encoded([5, 6, 7], [[8], [9], [8, 9, 10]], where="row")]
-    head = models.new_reward_head(policy)
+    head = adapters.new_reward_head(policy)
     torch.nn.init.normal_(head.weight)
     for route in ("segments", "mask", "rows"):
         scorer = Scorer(policy, 64, route, head)
@@ -402,21 +397,24 @@ def test_a_reward_is_read_after_the_whole_response():
 
 
 @pytest.mark.usefixtures("float64")
-def test_a_batchwise_loss_sees_all_pairs_of_the_update_with_one_dropout(rows, quick, monkeypatch):
+def test_a_batchwise_loss_sees_all_pairs_of_the_update_with_one_dropout(rows, quick):
     name = next(name for name, m in METHODS.items() if m.batchwise)
-    seen, loss = [], Inputs.loss
-
-    def spy(self, scored):
-        if scored.policy["sums"].requires_grad:
-            seen.append(scored.policy["sums"].detach().clone())
-        return loss(self, scored)
-
-    monkeypatch.setattr(Inputs, "loss", spy)
     settings = {"batch_size": 5, "held_out": 0, "lora_dropout": 0.5, "learning_rate": 1e-2}
-    train(*tiny(), rows, name, quick(tokens_per_forward=1, **settings))
-    assert len(seen) == 10 and all(s.shape == (5, 2) for s in seen)
-    assert all(torch.allclose(s, seen[5], rtol=CLOSE) for s in seen[6:])
-    assert not torch.allclose(seen[0], seen[5], rtol=CLOSE)
+    policy, trainer, data = made(rows, name, quick(tokens_per_forward=1, **settings))
+    before, live, all_pairs = [], [], []
+
+    def note(scorer, inputs, readings):
+        if any(module.training for module in scorer.model.modules()):  # the policy, with its dropout
+            (live if torch.is_grad_enabled() else before).append(readings["sums"].detach())
+
+    policy.scorer().register_forward_hook(note)
+    for update in updates(trainer, data, 2):
+        assert torch.allclose(update.losses, trainer.objective.loss(update.scored), rtol=CLOSE)
+        all_pairs.append(update.scored.policy["sums"])
+    assert len(before) == len(live) == 10 and all(s.shape == (5, 2) for s in all_pairs)
+    assert all(torch.allclose(*one, rtol=CLOSE) for one in zip(before, live))
+    assert torch.equal(torch.cat(live), torch.cat(all_pairs))
+    assert not torch.allclose(*all_pairs, rtol=CLOSE)
 
 
 def test_every_need_of_every_method_has_an_input():

@@ -1,6 +1,7 @@
 """Running the last layer for scored positions, and layers twice, changes no number."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,8 +14,9 @@ from transformers.models.llama.modeling_llama import LlamaMLP
 from pref_toolkit.data.batches import pack
 from pref_toolkit.errors import ModelError
 from pref_toolkit.training import layers
-from pref_toolkit.training.models import trainable, with_adapters
-from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps
+from pref_toolkit.training.adapters import trainable, with_adapters
+from pref_toolkit.training.modes import dropout_in_adapters_only
+from pref_toolkit.training.scoring import Scorer, logps
 
 
 def policy_of(config, dropout=0.0):
@@ -28,9 +30,11 @@ def policy_of(config, dropout=0.0):
 
 def sums_and_gradients(scorer, examples):
     torch.manual_seed(0)
-    value = logps(scorer, scorer.collate(examples)).sums
     weights = list(trainable(scorer.model).values())
-    return [value, *torch.autograd.grad((value * torch.linspace(-1, 1, value.numel()).view_as(value)).sum(), weights)]
+    with scorer.taken.applied():
+        value = logps(scorer, scorer.collate(examples)).sums
+        outer = torch.linspace(-1, 1, value.numel()).view_as(value)
+        return [value, *torch.autograd.grad((value * outer).sum(), weights)]
 
 
 @pytest.mark.usefixtures("float64")
@@ -44,7 +48,7 @@ def test_the_last_layer_runs_where_a_token_is_scored_only(shape):
     last.mlp.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].shape[1]))
     trimmed = sums_and_gradients(scorer, examples)
     assert seen == [len(pack(examples).scored)] and seen[0] < pack(examples).input_ids.shape[1]
-    scorer.trimmed = False
+    scorer.taken = replace(scorer.taken, trimmed=False)
     for mine, whole in zip(trimmed, sums_and_gradients(scorer, examples)):
         assert (mine - whole).norm() <= CLOSE * whole.norm()
 
@@ -116,7 +120,8 @@ def test_gates_made_again_keep_less_and_give_the_same(shape):
     kept, results = [], []
     for again in (True, False):
         if not again:
-            layers.gates_kept(policy)
+            gates, patches = layers.gates_recomputed(policy), scorer.taken.patches
+            scorer.taken = replace(scorer.taken, patches={m: f for m, f in patches.items() if m not in gates})
         shapes = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t: shapes.append(t.shape) or t, lambda t: t):  # noqa: B023
             logps(scorer, scorer.collate(examples))
@@ -145,7 +150,7 @@ def test_an_mlp_of_llamas_parts_put_together_in_another_way_is_left_alone():
 
 def test_a_model_without_known_layers_is_refused():
     with pytest.raises(ModelError, match="gradient_checkpointing: no decoder layers found in a Linear"):
-        layers.recompute(torch.nn.Linear(2, 2))
+        layers.recomputed(torch.nn.Linear(2, 2), {})
 
 
 def test_a_scorer_without_layers_run_twice_undoes_those_of_another():
@@ -184,21 +189,20 @@ def test_adapters_in_place_are_pefts(shape, kind):
         model = get_peft_model(model_of(SHAPES[shape]), config)
         first_layer = r".*layers\.0.*_proj|.*h\.0.*c_\w+"
         model.add_adapter("other", LoraConfig(r=2, target_modules=first_layer, **every))
-        if in_place:
-            layers.adapters_in_place(model)
         values = []
         ids = torch.arange(3, 20)[None]
-        for active in ("default", "other"):
-            model.set_adapter(active)
-            torch.manual_seed(1)
-            logits = model.train()(input_ids=ids).logits
-            weights = [p for p in model.parameters() if p.requires_grad]
-            values += [logits, *torch.autograd.grad(logits.square().sum(), weights)]
-        with model.disable_adapter():
-            values.append(model.eval()(input_ids=ids).logits)
-        if kind != "with a bias":
-            model.merge_adapter()
-            values.append(model(input_ids=ids).logits)
+        with layers.patched(layers.adapters_in_place(model) if in_place else {}):
+            for active in ("default", "other"):
+                model.set_adapter(active)
+                torch.manual_seed(1)
+                logits = model.train()(input_ids=ids).logits
+                weights = [p for p in model.parameters() if p.requires_grad]
+                values += [logits, *torch.autograd.grad(logits.square().sum(), weights)]
+            with model.disable_adapter():
+                values.append(model.eval()(input_ids=ids).logits)
+            if kind != "with a bias":
+                model.merge_adapter()
+                values.append(model(input_ids=ids).logits)
         results.append(values)
     assert len(results[0]) == len(results[1]) > 10
     for plain, mine in zip(*results):

@@ -10,15 +10,17 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from parts import begun, made
 from rounding import CLOSE, everything_in_float64, rounding
 
 from pref_toolkit import train
-from pref_toolkit.errors import ModelError, NotFiniteError
+from pref_toolkit.data import prepare
+from pref_toolkit.errors import ModelError, NotFiniteError, Terminated
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import loop, models, processes, run
-from pref_toolkit.training.loop import Terminated
-from pref_toolkit.training.models import tiny, trainable
-from pref_toolkit.training.scoring import Scorer
+from pref_toolkit.training import checkpoints, dataset, models, processes
+from pref_toolkit.training.adapters import trainable
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.run import Run
 
 # Policy = reference, a running mean of 0, a reward head of 0.
 AT_LOG_2 = ["dpo", "cdpo", "robust_dpo", "dpop", "spin", "gpo", "f_dpo", "aot", "s_dpo", "bco", "tdpo1", "tdpo2"]
@@ -64,15 +66,15 @@ def test_an_update_does_not_depend_on_how_it_is_split(method, rows_for, quick):
 
 def test_an_epoch_shows_every_example_once_and_drops_none(quick):
     config, n = quick(batch_size=5), 12
-    shown = [i for step in range(12) for i in run.indices(step, config, n)]
+    shown = [i for step in range(12) for i in dataset.indices(step, config, n)]
     for epoch in range(5):
         assert sorted(shown[epoch * n : (epoch + 1) * n]) == list(range(n))
     assert shown[:n] != shown[n : 2 * n]
 
 
 def test_held_out_examples_are_never_trained_on(rows, quick):
-    encoded, _ = loop.prepare(rows, tiny()[1])
-    training, held_out = run.split(encoded, quick(held_out=4))
+    encoded, _ = prepare(rows, tiny()[1])
+    training, held_out = dataset.split(encoded, quick(held_out=4))
     assert len(held_out) == 4
     assert {e.where for e in training} | {e.where for e in held_out} == {e.where for e in encoded}
     assert not {e.where for e in training} & {e.where for e in held_out}
@@ -96,41 +98,33 @@ def test_a_run_that_diverges_stops_and_saves_nothing_broken(rows, quick, tmp_pat
 @pytest.mark.parametrize(
     "save_every, told", [(1, r"step 1: weight '.*lora_B.*' is not finite"), (9, "step 2: the loss of dataset:")]
 )
-def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_path, monkeypatch):
-    policies = []
-    monkeypatch.setattr(loop, "dropout_in_adapters_only", policies.append)
-    append = run.Record.append
-
-    def append_and_break(self, row):
-        append(self, row)
-        if row["step"] == 1:
-            next(w for name, w in trainable(policies[0]).items() if "lora_B" in name).data.fill_(math.nan)
-
-    monkeypatch.setattr(run.Record, "append", append_and_break)
-    with pytest.raises(NotFiniteError, match=told):
-        train(*tiny(), rows, config=quick(output=str(tmp_path), save_every=save_every, max_steps=9, samples=0))
-    saved = loop.checkpoints.newest(tmp_path / "checkpoints")
+def test_a_weight_that_breaks_is_never_saved(save_every, told, rows, quick, tmp_path):
+    config = quick(output=str(tmp_path), save_every=save_every, samples=0)
+    with pytest.raises(NotFiniteError, match=told), Run.open(config) as run:
+        policy, trainer, data = begun(run, rows)
+        for step in run.steps(9, policy=policy, trainer=trainer):
+            run.log(step, trainer.update(data.batch(step), config.rate(step)))
+            if step == 1:
+                next(w for name, w in policy.weights().items() if "lora_B" in name).data.fill_(math.nan)
+    saved = checkpoints.newest(tmp_path / "checkpoints")
     assert (saved.step if saved else 0) == (1 if save_every == 1 else 0)
 
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize("method", ["dpo", "kto", "bco", "aot"])
-def test_out_of_memory_halves_the_forward_and_keeps_the_update(method, rows_for, quick, monkeypatch, capsys):
+def test_out_of_memory_halves_the_forward_and_keeps_the_update(method, rows_for, quick, caplog):
     settings = quick(max_steps=1, held_out=0, samples=0)
     expected = {n: w.grad for n, w in trainable(train(*tiny(), rows_for(method), method, settings).model).items()}
-    forward = Scorer.forward
 
-    def short_of_memory(self, batch, *more):
-        if batch.tokens.shape[0] > 1:
+    def short_of_memory(scorer, inputs):
+        if inputs[0].tokens.shape[0] > 1:
             raise torch.cuda.OutOfMemoryError("no room")
-        return forward(self, batch, *more)
 
-    monkeypatch.setattr(Scorer, "forward", short_of_memory)
-    monkeypatch.setattr(Scorer, "_trial", lambda *_: None)
-    monkeypatch.setattr(Scorer, "_alone", lambda *_: (None, None))
-    history = train(*tiny(), rows_for(method), method, settings)
-    assert "going on with" in capsys.readouterr().out
-    for name, value in trainable(history.model).items():
+    policy, trainer, data = made(rows_for(method), method, settings)
+    policy.scorer().register_forward_pre_hook(short_of_memory)
+    trainer.update(data.batch(0), settings.rate(0))
+    assert "going on with" in caplog.text
+    for name, value in trainable(policy.model).items():
         assert (value.grad - expected[name]).norm() <= CLOSE * expected[name].norm(), name
 
 
@@ -138,45 +132,33 @@ def test_out_of_memory_halves_the_forward_and_keeps_the_update(method, rows_for,
 def test_losses_that_depend_on_one_another_are_scored_twice_only_if_they_must(forward_tokens, times, rows, quick):
     """Policy and reference: once each where an update goes in one forward, else before and with the gradient."""
     seen = Counter()
-    forward = Scorer.forward
-
-    def count(self, batch, *more):
-        seen[tuple(batch.tokens.flatten().tolist())] += 1
-        return forward(self, batch, *more)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Scorer, "_can_trim", lambda self: False)
-        patch.setattr(Scorer, "_trial", lambda *_: None)
-        patch.setattr(Scorer, "_alone", lambda *_: (None, None))
-        patch.setattr(Scorer, "forward", count)
-        settings = quick(max_steps=1, held_out=0, samples=0, tokens_per_forward=forward_tokens)
-        train(*tiny(), rows, "aot", settings)
+    settings = quick(max_steps=1, held_out=0, samples=0, tokens_per_forward=forward_tokens)
+    policy, trainer, data = made(rows, "aot", settings)
+    count = lambda scorer, inputs: seen.update([tuple(inputs[0].tokens.flatten().tolist())])
+    policy.scorer().register_forward_pre_hook(count)
+    trainer.update(data.batch(0), settings.rate(0))
     assert set(seen.values()) == {times}
 
 
 def test_a_process_whose_values_are_not_finite_stops_all(monkeypatch):
     accelerator = SimpleNamespace(num_processes=2, distributed_type=None)
     monkeypatch.setattr(
-        processes, "everyones", lambda _, mine: [*mine, (NotFiniteError, "step 3: a row is not finite")]
+        processes, "all_gather", lambda _, mine: [*mine, (NotFiniteError, "step 3: a row is not finite")]
     )
     with pytest.raises(NotFiniteError, match="step 3: a row"):
         processes.agreed(accelerator, lambda: "well")
 
 
-def test_sigterm_saves_a_checkpoint_and_exits_143(rows, quick, tmp_path, monkeypatch):
-    append = run.Record.append
-
-    def append_and_interrupt(self, row):
-        append(self, row)
-        if row["step"] == 2:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(run.Record, "append", append_and_interrupt)
-    with pytest.raises(Terminated) as stopped:
-        train(*tiny(), rows, config=quick(output=str(tmp_path), max_steps=9))
+def test_sigterm_saves_a_checkpoint_and_exits_143(rows, quick, tmp_path):
+    config = quick(output=str(tmp_path))
+    with pytest.raises(Terminated) as stopped, Run.open(config) as run:
+        policy, trainer, data = begun(run, rows)
+        for step in run.steps(9, policy=policy, trainer=trainer):
+            run.log(step, trainer.update(data.batch(step), config.rate(step)))
+            if step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
     assert stopped.value.code == 143
     assert [p.name for p in (tmp_path / "checkpoints").iterdir()] == ["step-00000003"]
-    monkeypatch.undo()
     history = train(*tiny(), rows, config=quick(output=str(tmp_path), max_steps=5, resume=True))
     assert [row["step"] for row in history.steps] == list(range(5))
 
@@ -229,7 +211,7 @@ def test_a_saved_adapter_loads_on_its_base_and_on_no_other(rows, quick, tmp_path
 def test_an_adapter_that_would_move_the_reference_is_refused(rows, quick):
     from peft import LoraConfig, get_peft_model
 
-    for options in ({"bias": "all"}, {"modules_to_save": ["lm_head"]}):
+    for options in ({"bias": "all"}, {"init_lora_weights": "olora"}):
         model, tokenizer = tiny()
         config = LoraConfig(target_modules=["q_proj"], task_type="CAUSAL_LM", **options)
         with pytest.warns(FutureWarning):  # peft reads a name that transformers has renamed

@@ -1,6 +1,7 @@
 """The stored reference: what is found is what would be computed, whatever was changed, broken or interrupted in between."""
 
 import hashlib
+import logging
 import os
 import pickle
 import signal
@@ -9,21 +10,24 @@ import sys
 
 import pytest
 import torch
-from accelerate import Accelerator
+from parts import asked_of_the_reference, made, updates
 from rounding import CLOSE
 from safetensors.torch import load_file
 
 from pref_toolkit import train
 from pref_toolkit.data import prepare
+from pref_toolkit.errors import Terminated
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training import attention, inputs, models, references
-from pref_toolkit.training.loop import Terminated
-from pref_toolkit.training.models import tiny, trainable, with_adapters
-from pref_toolkit.training.references import Store, StoreError, identity, key, readings_of
-from pref_toolkit.training.scoring import Scorer
+from pref_toolkit.training import attention, references
+from pref_toolkit.training.adapters import trainable, with_adapters
+from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.policy import Policy
+from pref_toolkit.training.references import Reference, Store, StoreError, identity, key
+from pref_toolkit.training.run import Run
+from pref_toolkit.training.watch import Watch
 
 pytestmark = pytest.mark.usefixtures("float64")
-NO_GPU = not torch.cuda.is_available()
 
 
 def readings(rows, directory, *, change=lambda model, tokenizer: None, names=("sums",), route="auto", max_length=1024):
@@ -31,13 +35,13 @@ def readings(rows, directory, *, change=lambda model, tokenizer: None, names=("s
     model, tokenizer = tiny()
     model = change(model, tokenizer) or model
     encoded, _ = prepare(rows, tokenizer, max_length=max_length)
-    policy = with_adapters(model, rank=2, alpha=None, dropout=0.0)
-    scorer, accelerator = Scorer(policy, 2048, route), Accelerator(cpu=NO_GPU)
-    store = Store(directory, identity(scorer, models.fingerprint(policy), accelerator))
+    policy = Policy.to_train(model, tokenizer, TrainConfig(lora_rank=2, route=route), 2048)
+    store = Store(directory, identity(policy, None))
     found = store.read({key(e) for e in encoded}, names)
-    said = readings_of(scorer, encoded, names, accelerator, 8192, store)
-    fresh = readings_of(scorer, encoded, names, accelerator, 8192)
-    return len(found), said, fresh
+    said, fresh = Reference(policy, None, names, store), Reference(policy, None, names)
+    said.keep(encoded, names, lambda: None)
+    fresh.keep(encoded, names, lambda: None)
+    return len(found), said.stored, fresh.stored
 
 
 def assert_same(said, fresh):
@@ -89,7 +93,7 @@ CHANGES = {
     "precision": ({"change": lambda model, tokenizer: model.bfloat16()}, 0),
     "adapters": ({"change": moved_adapters}, 12),
     "tokenizer": ({"change": another_end}, 0),
-    "reading": ({"names": ("heads", "sums")}, 0),
+    "reading": ({"names": ("first_sums", "sums")}, 0),
     "route": ({"route": "rows"}, 0),
     "max_length": ({"max_length": 44}, None),
 }
@@ -120,11 +124,9 @@ def test_responses_that_change_places_are_another_example(rows, filled):
 
 @pytest.mark.parametrize("what", ["versions", "code", "matmul precision", "mixed precision", "device", "attention"])
 def test_what_cannot_be_changed_here_is_in_the_identity(what, rows, filled, monkeypatch):
-    made = references.identity
-    monkeypatch.setitem(globals(), "identity", lambda *arguments: made(*arguments) | {what: "another"})
-    assert what in made(
-        Scorer(with_adapters(tiny()[0], rank=2, alpha=None, dropout=0.0), 64), "", Accelerator(cpu=NO_GPU)
-    )
+    usual = references.identity
+    monkeypatch.setitem(globals(), "identity", lambda *arguments: usual(*arguments) | {what: "another"})
+    assert what in usual(Policy.to_train(*tiny(), TrainConfig(lora_rank=2), 64), None)
     assert readings(rows, filled)[0] == 0
 
 
@@ -151,11 +153,10 @@ def test_the_way_of_attention_is_in_the_identity(rows, filled, tmp_path, monkeyp
 
 def test_precision_in_the_identity():
     """That of the reference and of its products, whichever way a user set it; the adapters' is another matter."""
-    policy = with_adapters(tiny()[0], rank=2, alpha=None, dropout=0.0)
-    facts = lambda: identity(scorer, "", accelerator)
-    scorer, accelerator = Scorer(policy, 64), Accelerator(cpu=NO_GPU)
+    policy = Policy.to_train(*tiny(), TrainConfig(lora_rank=2), 64)
+    facts = lambda: identity(policy, None)
     before = facts()
-    for weight in trainable(policy).values():
+    for weight in policy.weights().values():
         weight.data = weight.data.bfloat16()
     assert facts() == before
     matmul = torch.backends.cuda.matmul
@@ -198,18 +199,19 @@ DAMAGE = {
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_damaged_file_is_said_and_computed_again(damage, rows, filled, capsys, monkeypatch, tmp_path):
+def test_a_damaged_file_is_said_and_computed_again(damage, rows, filled, caplog, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     (path,) = filled.glob("*/*.safetensors")
     DAMAGE[damage](path)
     found, said, fresh = readings(rows, filled)
-    assert found == 0 and "is computed again: " in capsys.readouterr().out
+    assert found == 0 and "is computed again: " in caplog.text
     assert_same(said, fresh)
-    assert readings(rows, filled)[0] == 12 and "computed again" not in capsys.readouterr().out
+    caplog.clear()
+    assert readings(rows, filled)[0] == 12 and "computed again" not in caplog.text
     assert not (tmp_path / "canary").exists()
 
 
-def test_a_file_that_cannot_be_read_is_said_and_left(tmp_path, capsys, monkeypatch):
+def test_a_file_that_cannot_be_read_is_said_and_left(tmp_path, caplog, monkeypatch):
     def refused(path):
         raise PermissionError(13, "Permission denied", str(path))
 
@@ -218,19 +220,23 @@ def test_a_file_that_cannot_be_read_is_said_and_left(tmp_path, capsys, monkeypat
     (path,) = tmp_path.glob("*/*.safetensors")
     monkeypatch.setattr(references, "sha256", refused)
     assert store.read({bytes(32)}, ["sums"]) == {}
-    told = f"stored reference {path} cannot be read and is computed again: Permission denied\n"
-    assert capsys.readouterr().out == told and path.exists()
+    told = f"stored reference {path} cannot be read and is computed again: Permission denied"
+    assert caplog.messages == [told] and path.exists()
 
 
-def test_a_damaged_file_that_cannot_be_deleted_is_no_obstacle(rows, filled, capsys, monkeypatch):
-    def refused(path, missing_ok=False):
-        raise PermissionError(13, "Permission denied", str(path))
-
+def test_a_damaged_file_that_cannot_be_deleted_is_no_obstacle(rows, filled, caplog, monkeypatch):
     (path,) = filled.glob("*/*.safetensors")
     DAMAGE["emptied"](path)
+    unlink = references.Path.unlink
+
+    def refused(other, missing_ok=False):
+        if other == path:
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(other, missing_ok)
+
     monkeypatch.setattr(references.Path, "unlink", refused)
     found, said, fresh = readings(rows, filled)
-    assert found == 0 and f"stored reference {path} is computed again: " in capsys.readouterr().out
+    assert found == 0 and f"stored reference {path} is computed again: " in caplog.text
     assert_same(said, fresh)
 
 
@@ -252,12 +258,11 @@ from pref_toolkit.training import references
 
 directory, name = Path(sys.argv[1]), int(sys.argv[2])
 process, os.getpid = os.getpid(), lambda: 1  # as in containers
-store, whole = references.Store(directory, {"weights": "w"}), references.save_file
+store, whole = references.Store(directory, {"weights": "w"}), Path.write_bytes
 
 
-def half(tensors, path, metadata):
-    whole(tensors, path, metadata=metadata)
-    os.truncate(path, os.path.getsize(path) // 2)
+def half(path, content):
+    whole(path, content[: len(content) // 2])
     os.kill(process, signal.SIGKILL)
 
 
@@ -265,7 +270,7 @@ print("ready", flush=True)
 sys.stdin.readline()
 for n in range(40):
     if (name, n) == (2, 1):
-        references.save_file = half
+        Path.write_bytes = half
     store.write({bytes([name, n] * 16): {"sums": torch.tensor([float(name), float(n)])}})
 """
 
@@ -294,16 +299,17 @@ def test_two_runs_at_once_add_to_each_other(rows, tmp_path):
     keys = [bytes([n] * 32) for n in range(3)]
     one.write({keys[0]: {"sums": torch.tensor([0.0, 1.0])}, keys[1]: {"sums": torch.tensor([2.0])}})
     other.write({keys[1]: {"sums": torch.tensor([2.0])}, keys[2]: {"sums": torch.tensor([3.0, 4.0, 5.0])}})
-    (one.directory / ".partial-1").write_bytes(b"half")
+    partial = one.directory / ".partial-1-of.safetensors"
+    partial.write_bytes(b"half")
     found = Store(tmp_path, {"weights": "w"}).read(set(keys), ["sums"])
-    assert [found[k]["sums"].tolist() for k in keys] == [[0, 1], [2], [3, 4, 5]]
+    assert [found[k]["sums"].tolist() for k in keys] == [[0, 1], [2], [3, 4, 5]] and partial.exists()
 
 
 def test_a_full_disk_is_said(tmp_path, monkeypatch):
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(references, "save_file", full)
+    monkeypatch.setattr(references.Path, "write_bytes", full)
     with pytest.raises(StoreError, match=rf"could not be stored in {tmp_path}.*: .*No space left"):
         Store(tmp_path, {}).write({bytes(32): {"sums": torch.zeros(2)}})
 
@@ -314,13 +320,14 @@ STORED = ["dpo", "ld_dpo", "mallows_dpo", "kto", "bco"]
 
 
 @pytest.mark.parametrize("method", STORED)
-def test_a_run_with_a_stored_reference_is_the_one_with_a_live_one(method, rows_for, quick, tmp_path, capsys):
+def test_a_run_with_a_stored_reference_is_the_one_with_a_live_one(method, rows_for, quick, tmp_path, caplog):
     """Losses and weights of four updates, over two passes; the first run fills the store, the second reads it."""
+    caplog.set_level(logging.INFO, "pref_toolkit")
     runs = []
     for store in (None, str(tmp_path), str(tmp_path)):
         settings = quick(max_steps=4, learning_rate=1e-2, samples=0, reference_store=store)
         runs.append(train(*tiny(), rows_for(method), method, settings))
-    told = capsys.readouterr().out
+    told = caplog.text
     assert "stored, 0 of 10 found" in told and "stored, 10 of 10 found" in told
     for run in runs[1:]:
         for step, live in zip(run.steps, runs[0].steps):
@@ -329,45 +336,45 @@ def test_a_run_with_a_stored_reference_is_the_one_with_a_live_one(method, rows_f
             assert (one - other).abs().max() <= CLOSE
 
 
-def test_what_is_stored_is_not_asked_again(rows, quick, tmp_path, monkeypatch):
+def test_what_is_stored_is_not_asked_again(rows, quick, tmp_path):
     """By other hyperparameters, another method, or a longer run."""
     settings = quick(held_out=0, samples=0, reference_store=str(tmp_path))
     train(*tiny(), rows, "dpo", settings)
 
-    def asked(model):
-        raise AssertionError("the reference was asked")
+    def asked(method, **hyperparameters):
+        policy, trainer, data = made(rows, method, settings, **hyperparameters)
+        seen = asked_of_the_reference(policy)
+        trainer.prepare(data.training)
+        assert len(list(updates(trainer, data, 2))) == 2
+        return seen
 
-    monkeypatch.setattr(inputs, "reference", asked)
-    monkeypatch.setattr(references, "reference", asked)
-    train(*tiny(), rows, "dpo", settings, beta=0.5)
-    train(*tiny(), rows, "ipo", settings)
-    train(*tiny(), rows, "simpo", settings)
-    with pytest.raises(AssertionError, match="was asked"):
-        train(*tiny(), rows, "ld_dpo", settings)
+    assert asked("dpo", beta=0.5) == asked("ipo") == asked("simpo") == []
+    assert asked("ld_dpo") == [("first_sums", "sums", 12)]
 
 
-def test_whole_distributions_keep_the_reference_live(rows, quick, tmp_path, capsys):
+def test_whole_distributions_keep_the_reference_live(rows, quick, tmp_path, caplog):
+    caplog.set_level(logging.INFO, "pref_toolkit")
     name = next(name for name, m in METHODS.items() if "sequence_kl" in m.needs)
     train(*tiny(), rows, name, quick(samples=0, reference_store=str(tmp_path)))
-    assert f"reference: live, {name} reads its whole distributions" in capsys.readouterr().out
+    assert f"reference: live, {name} reads its whole distributions" in caplog.text
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_is_stopped_while_it_stores_keeps_what_it_has(rows, quick, tmp_path, monkeypatch, capsys):
+def test_a_run_that_is_stopped_while_it_stores_keeps_what_it_has(rows, quick, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "pref_toolkit")
     monkeypatch.setattr(references, "AT_ONCE", 4)
-    write = Store.write
-
-    def write_and_stop(self, values):
-        write(self, values)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(Store, "write", write_and_stop)
     settings = {"samples": 0, "reference_store": str(tmp_path / "store"), "output": str(tmp_path / "run")}
-    with pytest.raises(Terminated) as stopped:
-        train(*tiny(), rows, config=quick(**settings))
+    with pytest.raises(Terminated) as stopped, Run.open(quick(**settings)) as run:
+        policy, trainer, data = made(rows, "dpo", run.config)
+        run.begin(policy, trainer.objective, data, Watch(trainer, data))
+
+        def told_to_stop():
+            os.kill(os.getpid(), signal.SIGTERM)
+            run.stop_if_told()
+
+        trainer.prepare(data.training, told_to_stop)
     assert stopped.value.code == 143
-    monkeypatch.setattr(Store, "write", write)
     assert len(train(*tiny(), rows, config=quick(**settings, resume=True)).steps) == 2
-    assert "stored, 4 of 10 found" in capsys.readouterr().out
+    assert "stored, 4 of 10 found" in caplog.text
     files = [load_file(path) for path in (tmp_path / "store").glob("*/*.safetensors")]
     assert sorted(len(file["keys"]) for file in files) == [2, 4, 4]

@@ -24,9 +24,11 @@ from transformers import (
 from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.training import attention
+from pref_toolkit.training.adapters import with_adapters
 from pref_toolkit.training.head import Head
-from pref_toolkit.training.models import tiny, with_adapters
-from pref_toolkit.training.scoring import Scorer, dropout_in_adapters_only, logps, reference
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.modes import dropout_in_adapters_only, reference
+from pref_toolkit.training.scoring import Scorer, logps
 
 
 def routes_of(shape):

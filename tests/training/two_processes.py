@@ -13,14 +13,15 @@ from pathlib import Path
 import torch
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
+from parts import begun
 from rounding import everything_in_float64
 from torch.distributed.tensor import DTensor
 
 from pref_toolkit import TrainConfig, train
-from pref_toolkit.training import run
 from pref_toolkit.training.models import tiny
+from pref_toolkit.training.run import Run
 
-initialise, append = AcceleratorState.__init__, run.Record.append
+initialise = AcceleratorState.__init__
 
 
 def told_to_shard(self, *args, fsdp_plugin=None, **kwargs):
@@ -36,18 +37,27 @@ def here(weight):
     return weight.to_local().numel() if isinstance(weight, DTensor) else weight.numel()
 
 
+def stopped(config, method, rows, after):
+    """The run in which the second process is told to stop after a step."""
+    with Run.open(config) as run:
+        policy, trainer, data = begun(run, rows, method)
+        for step in run.steps(config.max_steps, policy=policy, trainer=trainer):
+            run.log(step, trainer.update(data.batch(step), config.rate(step)))
+            if step == after and PartialState().process_index == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+        return run.finish()
+
+
 def one(directory, method, rows, settings, stop_after):
     """What the main process saw of a run."""
-
-    def append_and_stop(self, row):
-        append(self, row)
-        if row["step"] == stop_after and PartialState().process_index == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    run.Record.append = append_and_stop
+    config = TrainConfig(**settings, output=directory)
     try:
-        history = train(*tiny(), rows, method, TrainConfig(**settings, output=directory))
-    except (SystemExit, ValueError) as error:
+        history = (
+            train(*tiny(), rows, method, config) if stop_after is None else stopped(config, method, rows, stop_after)
+        )
+    except SystemExit as stop:
+        return {"end": str(stop.code)}
+    except ValueError as error:
         return {"end": str(error)}
     state = AcceleratorState()
     weights = list(history.model.parameters())
