@@ -197,7 +197,7 @@ def test_the_last_line_is_the_loss_and_its_gradient(name, derivation, chosen):
     records = dict(tensors)
     for argument in ("policy", "reference"):
         records[argument] = Logps(tensors[argument], tensors["tokens"])
-        records[f"{argument}_head"] = Logps(tensors[f"{argument}_head"], tensors["head_tokens"])
+        records[f"{argument}_first"] = Logps(tensors[f"{argument}_first"], tensors["head_tokens"])
 
     loss = method.loss(*(records[need] for need in method.needs), **settings)
     found = values(x, settings)
