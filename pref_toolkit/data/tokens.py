@@ -85,9 +85,9 @@ def check(source: Any, tokenizer: Any = None, *, max_length: int | None = 1024) 
 
 @dataclass(frozen=True)
 class _Rendered:
-    """A prompt and its responses as text to tokenise. ``head`` holds the ids before the prompt's."""
+    """A prompt and its responses as text to tokenise. ``prefix`` holds the ids before the prompt's."""
 
-    head: list[int]
+    prefix: list[int]
     prompt: str
     responses: list[str]
     kinds: tuple[str, ...] = ()
@@ -205,7 +205,7 @@ class _Reader:
         self.control = re.compile("|".join(map(re.escape, longest_first)) or "(?!)")
         alone, dressed = (self._encode(["a"], add_special_tokens=add)[0] for add in (False, True))
         before = (n for n in range(len(dressed)) if dressed[n : n + len(alone)] == alone)
-        self.head: list[int] = dressed[: next(before, 0)]
+        self.prefix: list[int] = dressed[: next(before, 0)]
 
     def example(self, example: Example) -> _Rendered:
         responses = [*example.responses, *([] if example.target is None else [example.target])]
@@ -222,10 +222,10 @@ class _Reader:
             kinds.append("BOS or EOS in text")
         if any(self.control.search(text) for text in (bare_prompt, *bare)):
             kinds.append("control tokens in text")
-        head = self.head
-        if bare_prompt != prompt and self.tokenizer.bos_token_id not in head:
-            head = [self.tokenizer.bos_token_id, *head]
-        return _Rendered(head, self._broken(bare_prompt), [self._broken(text) for text in bare], tuple(kinds))
+        prefix = self.prefix
+        if bare_prompt != prompt and self.tokenizer.bos_token_id not in prefix:
+            prefix = [self.tokenizer.bos_token_id, *prefix]
+        return _Rendered(prefix, self._broken(bare_prompt), [self._broken(text) for text in bare], tuple(kinds))
 
     def chat(self, prompt: Sequence[Message], responses: Sequence[Any]) -> _Rendered:
         if not self.tokenizer.chat_template:
@@ -273,7 +273,7 @@ class _Reader:
 
     def whole_prompt(self, rendered: _Rendered, body: list[int]) -> list[int]:
         bos = self.tokenizer.bos_token_id
-        return rendered.head + body or [self.eos if bos is None else bos]
+        return rendered.prefix + body or [self.eos if bos is None else bos]
 
     def ids(self, texts: list[str]) -> list[list[int]]:
         """Ids of each text, without special tokens. No token crosses a BREAK."""
