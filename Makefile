@@ -31,8 +31,8 @@ check: setup  ## style, types, and that the locked versions are the installed on
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-test: setup  ## run the tests
-	$(BIN)/python -m pytest
+test: setup  ## run the tests, a process to each core
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 # The cache of executed chapters knows their cells only: when what they import or read changes, it goes.
 CODE = $(shell find pref_toolkit data constraints.txt -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)

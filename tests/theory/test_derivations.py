@@ -11,12 +11,13 @@ from scipy.special import expit
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
 from pref_toolkit.theory.derivations import ALL, DerivationError
-from pref_toolkit.theory.derivations.proof import substitute
+from pref_toolkit.theory.derivations.proof import refute, substitute
 from pref_toolkit.theory.derivations.ranking import l_target, with_target
 from pref_toolkit.theory.derivations.symbols import l_l, l_w
 
 LINES = [(name, k) for name in ALL for k in range(len(ALL[name].steps))]
 PROVED = [(n, k) for n, k in LINES if ALL[n].steps[k].check == "proved"]
+PROOFS = {}
 DEFINED = [(n, k) for n, k in LINES if ALL[n].steps[k].check == "definition"]
 
 
@@ -27,6 +28,19 @@ def test_every_method_is_derived():
 @pytest.mark.parametrize("name", ALL)
 def test_every_step_is_proved(name):
     ALL[name].verify()
+
+
+@pytest.fixture(autouse=True)
+def what_was_proved_is_known(monkeypatch):
+    """The lines before a false one are those of the derivation, and need not be proved again for each."""
+
+    def known(statement, rules, assumed):
+        key = statement, tuple(rules.items()), tuple(assumed.items())
+        if key not in PROOFS:
+            PROOFS[key] = refute(statement, rules, assumed)
+        return PROOFS[key]
+
+    monkeypatch.setattr("pref_toolkit.theory.derivations.derivation.refute", known)
 
 
 def changed(name, k, statement):

@@ -1,5 +1,7 @@
 """Small data sets and quick settings for the training tests."""
 
+import multiprocessing
+
 import pytest
 import torch
 from rounding import everything_in_float64
@@ -53,7 +55,7 @@ def rows_for(rows):
     return make
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def quick():
     """A configuration of a few updates on those rows, with a short sample; fields can be overridden."""
     usual = {"batch_size": 4, "max_steps": 2, "held_out": 2, "lora_rank": 2, "samples": 1, "sample_tokens": 4}
@@ -78,3 +80,11 @@ def float64():
     """Models are made and run in float64."""
     with everything_in_float64():
         yield
+
+
+@pytest.fixture(scope="session")
+def forkserver():
+    """Starts processes that need not import torch and transformers again."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pref_toolkit.training.loop"])
+    return context

@@ -1,11 +1,12 @@
 """Checkpoints: a continued run is the uninterrupted one, and half a file is never taken for a whole."""
 
 import json
-import multiprocessing
 import os
 import random
+import shutil
 import signal
 import time
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,7 @@ def assert_same_bits(one, other):
 
 # Beside DPO, one method for each thing that a run must find again: a running mean, a pass over the data, a reward head, and
 # scoring twice with the same dropout.
+WITH_DROPOUT = {"lora_dropout": 0.3, "learning_rate": 1e-3}
 STOPS = [
     ("dpo", (4,)),
     ("dpo", (3, 4)),
@@ -37,12 +39,22 @@ STOPS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def eight_steps(rows_for, quick, tmp_path_factory):
+    """A run that is not interrupted, by method. 10 training examples in batches of 4: the third update begins a second pass."""
+
+    @cache
+    def run(method):
+        output = str(tmp_path_factory.mktemp("straight"))
+        return train(*tiny(), rows_for(method), method, quick(**WITH_DROPOUT, output=output, max_steps=8))
+
+    return run
+
+
 @pytest.mark.parametrize("method, stops", STOPS)
-def test_eight_steps_are_eight_steps_however_often_interrupted(method, stops, rows_for, quick, tmp_path):
-    """10 training examples in batches of 4: the third update crosses into the second pass."""
-    settings = {"lora_dropout": 0.3, "learning_rate": 1e-3, "output": str(tmp_path / "split")}
-    rows = rows_for(method)
-    straight = train(*tiny(), rows, method, quick(**settings | {"output": str(tmp_path / "straight")}, max_steps=8))
+def test_eight_steps_are_eight_steps_however_often_interrupted(method, stops, eight_steps, rows_for, quick, tmp_path):
+    straight, rows = eight_steps(method), rows_for(method)
+    settings = WITH_DROPOUT | {"output": str(tmp_path)}
     for n, stop in enumerate((*stops, 8)):
         torch.manual_seed(n)  # a continued run must not lean on whatever state it finds
         history = train(*tiny(), rows, method, quick(**settings, max_steps=stop, resume=n > 0))
@@ -61,18 +73,29 @@ CHANGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def finished_once(rows, quick, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("finished")
+    train(*tiny(), rows, config=quick(output=str(directory)))
+    return directory
+
+
+@pytest.fixture
+def finished(finished_once, tmp_path):
+    """The directory of a run that is done."""
+    return str(shutil.copytree(finished_once, tmp_path / "run"))
+
+
 @pytest.mark.parametrize("name", CHANGES)
-def test_another_run_is_not_continued(name, rows, quick, tmp_path):
-    train(*tiny(), rows, config=quick(output=str(tmp_path)))
+def test_another_run_is_not_continued(name, finished, rows, quick):
     change = dict(CHANGES[name])
     hyperparameters = {k: change.pop(k) for k in list(change) if k == "beta"}
     with pytest.raises(ValueError, match=f"cannot be continued, these differ: .*{name}: "):
-        train(*tiny(), rows, config=quick(output=str(tmp_path), resume=True, **change), **hyperparameters)
+        train(*tiny(), rows, config=quick(output=finished, resume=True, **change), **hyperparameters)
 
 
-def test_other_data_or_weights_are_not_continued(rows, quick, tmp_path):
-    train(*tiny(), rows, config=quick(output=str(tmp_path)))
-    resume = quick(output=str(tmp_path), resume=True)
+def test_other_data_or_weights_are_not_continued(finished, rows, quick):
+    resume = quick(output=finished, resume=True)
     with pytest.raises(ValueError, match="data: "):
         train(*tiny(), [*rows[:-1], rows[-1] | {"chosen": "else"}], config=resume)
     model, tokenizer = tiny()
@@ -162,15 +185,13 @@ def _train_slowly_saving(rows, output, steps, ready):
     train(*tiny(), rows, config=config)
 
 
-def test_killed_at_ten_random_moments_of_saving_it_resumes_each_time(rows, tmp_path):
+def test_killed_at_ten_random_moments_of_saving_it_resumes_each_time(rows, forkserver, tmp_path):
     """After each SIGKILL the newest checkpoint is whole; in the end the run equals one that was never killed."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pref_toolkit.training.loop"])
     moments = random.Random(0)
     reached = []
     for _ in range(10):
-        ready = context.Event()
-        child = context.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / "killed"), 10_000, ready))
+        ready = forkserver.Event()
+        child = forkserver.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / "killed"), 10_000, ready))
         child.start()
         while not ready.wait(1):
             assert child.is_alive()
@@ -182,8 +203,8 @@ def test_killed_at_ten_random_moments_of_saving_it_resumes_each_time(rows, tmp_p
     assert reached == sorted(reached) and reached[-1] > 0
     total = reached[-1] + 2
     for name in ("killed", "whole"):
-        ready = context.Event()  # held here while the child uses it
-        child = context.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / name), total, ready))
+        ready = forkserver.Event()  # held here while the child uses it
+        child = forkserver.Process(target=_train_slowly_saving, args=(rows, str(tmp_path / name), total, ready))
         child.start()
         child.join()
         assert child.exitcode == 0

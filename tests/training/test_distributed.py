@@ -15,6 +15,8 @@ from pref_toolkit import TrainConfig, train
 from pref_toolkit.training import checkpoints
 from pref_toolkit.training.models import tiny
 
+# Its runs are made once, and by as many processes as there may be cores.
+pytestmark = pytest.mark.xdist_group("distributed")
 ROOT = Path(__file__).parents[2]
 # One for each thing that processes must bring together: nothing but gradients, a running mean, answers after other prompts, a
 # loss over the whole update, whole distributions, a reward head.

@@ -4,14 +4,13 @@ import hashlib
 import logging
 import os
 import pickle
+import shutil
 import signal
-import subprocess
-import sys
 
 import pytest
 import torch
 from parts import asked_of_the_reference, made, updates
-from rounding import CLOSE
+from rounding import CLOSE, everything_in_float64
 from safetensors.torch import load_file
 
 from pref_toolkit import train
@@ -52,12 +51,19 @@ def assert_same(said, fresh):
             assert said[k][name] == pytest.approx(fresh[k][name], rel=CLOSE), name
 
 
-@pytest.fixture
-def filled(rows, tmp_path):
-    """A store that knows all rows."""
-    found, said, _ = readings(rows, tmp_path)
+@pytest.fixture(scope="module")
+def filled_once(rows, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("store")
+    with everything_in_float64():
+        found, said, _ = readings(rows, directory)
     assert found == 0 and len(said) == 12
-    return tmp_path
+    return directory
+
+
+@pytest.fixture
+def filled(filled_once, tmp_path):
+    """A store that knows all rows."""
+    return shutil.copytree(filled_once, tmp_path / "store")
 
 
 def swap_two_values(model, tokenizer):
@@ -248,44 +254,30 @@ def test_what_is_read_or_scored_carries_only_itself(rows, filled):
         assert r["sums"].untyped_storage().nbytes() == r["sums"].nbytes == 16
 
 
-WRITER = """
-import os, signal, sys
-from pathlib import Path
+def _write_forty_times(directory, name, together):
+    """A writer with the same process number as the others, as in containers; the last one is killed within its second file."""
+    process, os.getpid = os.getpid(), lambda: 1
+    store, whole = Store(directory, {"weights": "w"}), Path.write_bytes
 
-import torch
+    def half(path, content):
+        whole(path, content[: len(content) // 2])
+        os.kill(process, signal.SIGKILL)
 
-from pref_toolkit.training import references
-
-directory, name = Path(sys.argv[1]), int(sys.argv[2])
-process, os.getpid = os.getpid(), lambda: 1  # as in containers
-store, whole = references.Store(directory, {"weights": "w"}), Path.write_bytes
-
-
-def half(path, content):
-    whole(path, content[: len(content) // 2])
-    os.kill(process, signal.SIGKILL)
+    together.wait()
+    for n in range(40):
+        if (name, n) == (2, 1):
+            Path.write_bytes = half
+        store.write({bytes([name, n] * 16): {"sums": torch.tensor([float(name), float(n)])}})
 
 
-print("ready", flush=True)
-sys.stdin.readline()
-for n in range(40):
-    if (name, n) == (2, 1):
-        Path.write_bytes = half
-    store.write({bytes([name, n] * 16): {"sums": torch.tensor([float(name), float(n)])}})
-"""
-
-
-def test_processes_that_write_at_once_do_not_disturb_each_other(tmp_path):
-    """Two that write, with the same process number on their machines, and one that is killed while it writes."""
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    started = [subprocess.Popen([sys.executable, "-c", WRITER, tmp_path, str(name)], **pipes) for name in range(3)]
-    assert [process.stdout.readline() for process in started] == ["ready\n"] * 3
+def test_processes_that_write_at_once_do_not_disturb_each_other(forkserver, tmp_path):
+    together = forkserver.Barrier(3)
+    started = [forkserver.Process(target=_write_forty_times, args=(tmp_path, name, together)) for name in range(3)]
     for process in started:
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        process.start()
     for process in started:
-        process.communicate()
-    assert [process.returncode for process in started] == [0, 0, -signal.SIGKILL]
+        process.join()
+    assert [process.exitcode for process in started] == [0, 0, -signal.SIGKILL]
     keys = {bytes([name, n] * 16): [name, n] for name in range(3) for n in range(40)}
     store = Store(tmp_path, {"weights": "w"})
     found = {k: r["sums"].tolist() for k, r in store.read(set(keys), ["sums"]).items()}
