@@ -257,7 +257,7 @@ def test_what_is_read_or_scored_carries_only_itself(rows, filled):
 def _write_forty_times(directory, name, together):
     """A writer with the same process number as the others, as in containers; the last one is killed within its second file."""
     process, os.getpid = os.getpid(), lambda: 1
-    store, whole = Store(directory, {"weights": "w"}), Path.write_bytes
+    store, whole = Store(directory, {"weights": "w"}), references.Path.write_bytes
 
     def half(path, content):
         whole(path, content[: len(content) // 2])
@@ -266,7 +266,7 @@ def _write_forty_times(directory, name, together):
     together.wait()
     for n in range(40):
         if (name, n) == (2, 1):
-            Path.write_bytes = half
+            references.Path.write_bytes = half
         store.write({bytes([name, n] * 16): {"sums": torch.tensor([float(name), float(n)])}})
 
 
