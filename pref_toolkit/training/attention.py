@@ -1,12 +1,13 @@
 """Attention over packed rows, segment by segment: work only where a token may look.
 
 A response sees its prompt and itself. A mask over the whole sequence says so too, and costs its square. Here a prompt or a
-response, a segment, meets just the keys it sees, in one of three ways: ``by_segment`` calls the library's kernel once for
+response, a segment, meets just the keys it sees, by one of three kernels: ``by_segment`` calls the library's kernel once for
 each; ``by_varlen`` calls a kernel for sequences of unequal lengths once for all; ``by_flex`` calls a kernel that leaves out
 blocks no token may look at. The last two are for CUDA, where they are tried out first; no GPU has run them yet.
 
-What depends on the batch alone is made once, before the layers: each way returns the function that the layers call. It travels
-through the model's forward as the keyword ``attend`` to what is registered with transformers under ``SEGMENTS``.
+Whatever depends on the batch alone is made once, before the layers: each kernel returns the function that the layers call. That
+function travels through the model's forward as the keyword ``attend``, to the attention that is registered with transformers
+under ``SEGMENTS``.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ SEGMENTS = "pref_toolkit_segments"
 
 Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
-Way = Callable[[Sequence[Segment], torch.device], Attend]
+Kernel = Callable[[Sequence[Segment], torch.device], Attend]
 
 
 @contextmanager
@@ -181,11 +182,11 @@ def _flex(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
-def obstacle(way: Way, config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
-    """Why a way does not give the outputs and gradients of ``by_segment`` on random numbers, or None.
+def obstacle(kernel: Kernel, config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
+    """Why a kernel does not give the outputs and gradients of ``by_segment`` on random numbers, or None.
 
     Args:
-        way: to try.
+        kernel: to try.
         config: of the model, for the shapes of its attention.
         device, dtype: where its weights will be and what they are.
     """
@@ -197,7 +198,7 @@ def obstacle(way: Way, config: Any, device: torch.device, dtype: torch.dtype) ->
     shapes = [(1, n, 101, size) for n in (heads, key_heads, key_heads)] + [(1, 101, heads, size)]
     *inputs, outer = (torch.randn(s, generator=random).to(device, dtype) for s in shapes)
     results = []
-    for candidate in (by_segment, way):
+    for candidate in (by_segment, kernel):
         q, k, v = (tensor.clone().requires_grad_() for tensor in inputs)
         try:
             with torch.enable_grad():

@@ -1,7 +1,7 @@
 """The reference's log-probabilities of the examples, computed once and kept on disk.
 
 The second epoch, method or hyperparameter then needs no forward of the reference. In one epoch of one run it saves nothing:
-each example is scored once either way. What is kept are a few numbers for each response. A method that reads the reference's
+each example is scored once either way. The store keeps a few numbers for each response. A method that reads the reference's
 whole distributions keeps its reference live, and so do answers after other prompts, which pair up anew in every update.
 
 ``DIR/IDENTITY/SHA256.safetensors`` holds ``keys`` (a hash of the token ids of each example), ``counts`` (its responses) and the
@@ -75,7 +75,7 @@ def identity(policy: Policy, view: View) -> Facts:
         # Not `get_float32_matmul_precision`, which fails where one of these was set by itself.
         "matmul precision": [place.matmul.fp32_precision for place in (backends.cuda, backends.mkldnn)],
         "route": policy.scorer().route,
-        "attention": [base.config._attn_implementation, policy.scorer().way],
+        "attention": [base.config._attn_implementation, policy.scorer().kernel],
         "device": torch.cuda.get_device_name(policy.device) if policy.device.type == "cuda" else "cpu",
         "code": code.hexdigest(),
         "versions": {name: version(name) for name in ("torch", "transformers", "peft")},

@@ -33,15 +33,15 @@ Asked = Literal["auto", "segments", "mask", "rows"]
 
 @dataclass(frozen=True, eq=False)
 class Route:
-    """One way of a batch through one model.
+    """The way of a batch through one model.
 
     The model is not changed until the route is :meth:`applied`, and then for as long as that lasts.
 
     Args:
         model: a causal language model of transformers; adapters may be in its layers.
         name: ``segments``, ``mask`` or ``rows``.
-        way: of ``segments``, the function of ``training/attention.py`` that attends; else None.
-        obstacle: why a faster route or way could not be taken, or None.
+        kernel: of ``segments``, the function of ``training/attention.py`` that attends; else None.
+        obstacle: why a faster route or kernel could not be taken, or None.
         head: how logits are computed in chunks, or None where only the model itself can.
         plain: whether the model's own full logits are used although ``head`` could do with less.
         trimmed: whether the last layer runs at scored positions only.
@@ -50,7 +50,7 @@ class Route:
 
     model: CausalLM
     name: Name
-    way: attention.Way | None = None
+    kernel: attention.Kernel | None = None
     obstacle: str | None = None
     head: Head | None = None
     plain: bool = False
@@ -81,7 +81,7 @@ class Route:
 
     def _apply(self) -> None:
         self._undo.enter_context(layers.patched(self.patches))
-        if self.way is not None:
+        if self.kernel is not None:
             self._undo.enter_context(attention.packed(self.model))
         _APPLIED[self.model] = self
         self._undo.callback(_APPLIED.pop, self.model)
@@ -127,11 +127,11 @@ class Route:
         if self.trimmed:
             inputs["kept"] = batch.scored
         device = batch.input_ids.device
-        if self.way is not None:
+        if self.kernel is not None:
             # Policy and reference score the same batch, one after the other.
             if batch not in self._attends:
                 assert batch.segments is not None
-                self._attends[batch] = self.way(batch.segments, device)
+                self._attends[batch] = self.kernel(batch.segments, device)
             # A mask of four dimensions is passed on as it is: the library builds none, and our attention reads none.
             return inputs | {"attention_mask": torch.zeros(1, 1, 1, 1, device=device), "attend": self._attends[batch]}
         # Additive, because eager attention would add a boolean mask as zeros and ones.
@@ -178,7 +178,7 @@ def fastest(
 def _packed(rows: Route, longest: int | None, asked: Asked, device: torch.device) -> Route:
     """The fastest packed route, or ``rows`` with the obstacle."""
     trial = Trial.of(rows)
-    candidates = [replace(rows, name="segments", way=attention.by_segment), replace(rows, name="mask")]
+    candidates = [replace(rows, name="segments", kernel=attention.by_segment), replace(rows, name="mask")]
     obstacle: str | None = None
     for route in candidates:
         if asked not in ("auto", route.name):
@@ -186,7 +186,7 @@ def _packed(rows: Route, longest: int | None, asked: Asked, device: torch.device
         found = _window(rows.model, longest) or trial.obstacle(route)
         if found is None:
             route = _with_cheaper_layers(replace(route, obstacle=obstacle), trial)
-            return _with_a_kernel(route, trial, device) if route.way and device.type == "cuda" else route
+            return _with_a_kernel(route, trial, device) if route.kernel and device.type == "cuda" else route
         obstacle = found
         if asked != "auto":
             raise Complaint(f"route {asked!r} is not possible here: {found}")
@@ -220,14 +220,14 @@ def _with_cheaper_layers(route: Route, trial: Trial) -> Route:
 
 def _with_a_kernel(route: Route, trial: Trial, device: torch.device) -> Route:
     """The route with the first kernel of a GPU that gives the numbers of ``by_segment``."""
-    for way in (attention.by_varlen, attention.by_flex):
-        found = attention.obstacle(way, route.model.config.get_text_config(), device, dtype_of(route.model))
-        candidate = replace(route, way=way)
+    for kernel in (attention.by_varlen, attention.by_flex):
+        found = attention.obstacle(kernel, route.model.config.get_text_config(), device, dtype_of(route.model))
+        candidate = replace(route, kernel=kernel)
         if found is None and device_of(route.model) == device:
             found = trial.obstacle(candidate)
         if found is None:
             return candidate
-        route = replace(route, obstacle=f"{way.__name__}: {found}")
+        route = replace(route, obstacle=f"{kernel.__name__}: {found}")
     return route
 
 

@@ -210,7 +210,7 @@ class Run:
         if objective.of_reference:
             self._say(logging.INFO, f"reference: {compared}")
         if scorer.obstacle:
-            taken = scorer.way or f"route {scorer.route!r}"
+            taken = scorer.kernel or f"route {scorer.route!r}"
             self._say(logging.WARNING, f"scoring by the slower {taken}: {scorer.obstacle}")
 
     def _identity(self, policy: Policy, objective: Objective, data: Data) -> Facts:

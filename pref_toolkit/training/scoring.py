@@ -70,9 +70,9 @@ class Scorer(nn.Module):
         return self.taken.name
 
     @property
-    def way(self) -> str | None:
+    def kernel(self) -> str | None:
         """The name of the function of ``training/attention.py`` that attends, on the route ``segments``."""
-        return self.taken.way.__name__ if self.taken.way else None
+        return self.taken.kernel.__name__ if self.taken.kernel else None
 
     @property
     def obstacle(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Every way to attend over packed rows is a mask's over the whole sequence."""
+"""Every kernel for packed rows gives the numbers of a mask over the whole sequence."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.training import attention
 
 CPU = torch.device("cpu")
-WAYS = {"segment": attention.by_segment, "varlen": attention.by_varlen, "flex": attention.by_flex}
+KERNELS = {"segment": attention.by_segment, "varlen": attention.by_varlen, "flex": attention.by_flex}
 
 
 def bottom_right(query, key, value, cu_q, cu_k, max_q, max_k, *, scale, window_size, enable_gqa, aligned=True):
@@ -45,19 +45,19 @@ def random_inputs(length, heads=4, key_heads=2):
 
 @pytest.mark.parametrize("lengths", [[(5, [3, 1, 4])], [(1, [1]), (1, [2])], [(3, [1, 1]), (2, [6, 2]), (4, [2, 3])]])
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("way", WAYS)
-def test_each_way_is_the_mask(way, lengths, varlen_on_cpu):
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_each_kernel_is_the_mask(kernel, lengths, varlen_on_cpu):
     """Value and gradient; responses of one token leave no query of their own. FlexAttention has no gradient on a CPU."""
     batch = pack([Encoded([1] * p, [[1] * r for r in responses], where="") for p, responses in lengths])
     inputs = random_inputs(batch.input_ids.shape[1])
     outer = torch.randn(1, batch.input_ids.shape[1], 4, 8, dtype=torch.float64)
     expected = scaled_dot_product_attention(*inputs, attn_mask=batch.mask(), scale=0.3, enable_gqa=True).transpose(1, 2)
-    if way == "flex":
+    if kernel == "flex":
         with torch.no_grad():
             value = attention.by_flex(batch.segments, CPU)(*(t.detach() for t in inputs), 0.3)
         assert value.shape == outer.shape and torch.allclose(value, expected, atol=CLOSE)
         return
-    value = WAYS[way](batch.segments, CPU)(*inputs, 0.3)
+    value = KERNELS[kernel](batch.segments, CPU)(*inputs, 0.3)
     assert value.shape == outer.shape and torch.allclose(value, expected, atol=CLOSE)
     for mine, theirs in zip(*(torch.autograd.grad(v, inputs, outer) for v in (value, expected))):
         assert torch.allclose(mine, theirs, atol=CLOSE)

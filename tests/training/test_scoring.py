@@ -302,7 +302,7 @@ def test_the_way_to_attend_is_chosen_for_where_the_model_will_run(monkeypatch):
         ("by_flex", "by_varlen: no kernel"),
         ("by_segment", "by_flex: no kernel"),
     ):
-        monkeypatch.setattr(attention, "obstacle", lambda way, *_: None if way.__name__ == works else "no kernel")  # noqa: B023
+        monkeypatch.setattr(attention, "obstacle", lambda kernel, *_: None if kernel.__name__ == works else "no kernel")  # noqa: B023
         scorer = Scorer(model, 64, device=torch.device("cuda"))
-        assert (scorer.route, scorer.way, scorer.obstacle) == ("segments", works, obstacle)
-    assert Scorer(model, 64).way == "by_segment" and Scorer(model, 64, "rows").way is None
+        assert (scorer.route, scorer.kernel, scorer.obstacle) == ("segments", works, obstacle)
+    assert Scorer(model, 64).kernel == "by_segment" and Scorer(model, 64, "rows").kernel is None
