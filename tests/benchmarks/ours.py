@@ -1,21 +1,34 @@
-"""How this toolkit is driven: the steps of the training loop, without optimiser and bookkeeping."""
+"""How this toolkit is driven: the gradients of an update as the training loop makes them, without the optimiser's step."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import workload
+from accelerate.state import AcceleratorState
+from torch import nn
 
+from pref_toolkit import TrainConfig
+from pref_toolkit.data.batches import Batch
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.logps import Logps
-from pref_toolkit.losses import METHODS
-from pref_toolkit.training.models import trainable, with_adapters
-from pref_toolkit.training.scoring import Route, Scorer, dropout_in_adapters_only, logps, reference
+from pref_toolkit.training import processes
+from pref_toolkit.training.models import tiny
+from pref_toolkit.training.objective import Objective
+from pref_toolkit.training.policy import Policy
+from pref_toolkit.training.references import Readings
+from pref_toolkit.training.routes import Asked
+from pref_toolkit.training.scoring import Scorer
+from pref_toolkit.training.trainer import Trainer
+
+ONE_FORWARD = 10**9
+"""Tokens in a forward, for updates that are not to be divided."""
 
 
 class Ours:
-    """Scores, losses and gradients by :class:`~pref_toolkit.training.scoring.Scorer`.
+    """A :class:`~pref_toolkit.training.trainer.Trainer`, of which only gradients are asked.
 
     Args:
         base: a causal language model, frozen; its parameters are shared.
@@ -25,6 +38,7 @@ class Ours:
         stored: whether the reference's log-probabilities are read rather than computed: :meth:`store` computes them.
         checkpointing: whether layers are run again on the way back rather than kept.
         alone: give every response a packed row of its own, so that no prompt is shared.
+        tokens_per_forward: most tokens that go through the model at once.
     """
 
     def __init__(
@@ -33,52 +47,52 @@ class Ours:
         method: str,
         *,
         max_length: int,
-        route: Route = "auto",
+        route: Asked = "auto",
         stored: bool = False,
         checkpointing: bool = False,
         alone: bool = False,
+        tokens_per_forward: int = ONE_FORWARD,
     ) -> None:
-        self.method = METHODS[method]
-        self.model = with_adapters(workload.sharing_weights(base), rank=workload.RANK, alpha=None, dropout=0.0)
-        workload.spread_adapters(self.model)
-        self.device = next(self.model.parameters()).device
-        self.scorer = Scorer(self.model, max_length, route, gradient_checkpointing=checkpointing)
-        dropout_in_adapters_only(self.model)
-        self.alone = alone
-        self.stored: dict[tuple[str, ...], Logps] | None = {} if stored else None
+        config = TrainConfig(
+            route=route,
+            gradient_checkpointing=checkpointing,
+            tokens_per_forward=tokens_per_forward,
+            lora_rank=workload.RANK,
+        )
+        # accelerate has one precision for a process, and TRL's trainers may have set another one than that of the weights.
+        AcceleratorState._reset_state()
+        devices = processes.devices(mixed_precision="no")
+        kind = Unshared if alone else Policy
+        model, (_, tokenizer) = workload.sharing_weights(base), tiny()  # which nobody asks for a token
+        policy = kind.to_train(model, tokenizer, config, max_length, accelerator=devices)
+        workload.spread_adapters(policy.model)
+        self.model, self.scorer = policy.model, policy.scorer()
+        self.trainer = Trainer(policy, Objective.of(method), config)
+        self.trainer.stored = stored
+        self.stored: Readings | None = self.trainer.reference.stored if stored else None
 
     def step(self, examples: list[Encoded]) -> float:
         """The mean loss of the examples; gradients are left in the adapters."""
-        self.model.zero_grad()
-        given = {}
-        batch = self.scorer.collate(self._rows(examples)).to(self.device)
-        if "reference" in self.method.needs:
-            if self.stored is None:
-                with reference(self.model):
-                    given["reference"] = self._of_examples(logps(self.scorer, batch), examples)
-            else:
-                given["reference"] = self.stored[tuple(e.where for e in examples)]
-        given["policy"] = self._of_examples(logps(self.scorer, batch), examples)
-        loss = self.method.loss(**given).mean()
-        loss.backward()
-        return loss.item()
+        return self.trainer.gradients(examples).losses.mean().item()
 
     def store(self, examples: list[Encoded]) -> None:
         """Compute the reference's log-probabilities of a batch, once."""
         assert self.stored is not None
-        batch = self.scorer.collate(self._rows(examples)).to(self.device)
-        with reference(self.model):
-            self.stored[tuple(e.where for e in examples)] = self._of_examples(logps(self.scorer, batch), examples)
+        self.trainer.reference.keep(examples, self.trainer.objective.of_reference, lambda: None)
 
     def gradients(self) -> dict[str, torch.Tensor]:
         """By name of the adapter's weight."""
-        return {name: value.grad for name, value in trainable(self.model).items() if value.grad is not None}
+        return {name: value.grad for name, value in self.trainer.weights.items() if value.grad is not None}
 
-    def _rows(self, examples: list[Encoded]) -> list[Encoded]:
-        if not self.alone:
-            return examples
-        return [Encoded(e.prompt, [r], e.where) for e in examples for r in e.responses]
 
-    def _of_examples(self, record: Logps, examples: list[Encoded]) -> Logps:
-        shape = len(examples), -1
-        return Logps(record.sums.view(shape), record.tokens.view(shape))
+class Unshared(Policy):
+    """A policy whose responses are packed with a prompt of their own each."""
+
+    def new_scorer(self, longest: int, head: nn.Linear | None) -> Scorer:
+        return _Unshared(self.model, longest, self.config.route, head, self.config.gradient_checkpointing)
+
+
+class _Unshared(Scorer):
+    def collate(self, examples: Sequence[Encoded]) -> Batch:
+        batch = super().collate([Encoded(e.prompt, [r], e.where) for e in examples for r in e.responses])
+        return replace(batch, tokens=batch.tokens.view(len(examples), -1))

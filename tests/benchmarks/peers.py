@@ -29,7 +29,8 @@ from peft import LoraConfig
 
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.losses import METHODS
-from pref_toolkit.training.models import tiny, trainable
+from pref_toolkit.training.adapters import trainable
+from pref_toolkit.training.models import tiny
 
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")

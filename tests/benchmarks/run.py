@@ -22,17 +22,12 @@ import machine
 import memory
 import torch
 import workload
-from accelerate import Accelerator
 from contestants import COMPARISONS, CONTESTANTS, IDEAS
 from ours import Ours
 
 from pref_toolkit import TrainConfig
-from pref_toolkit.data import Report
 from pref_toolkit.data.batches import packed_length
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.losses import METHODS
-from pref_toolkit.training.inputs import Inputs
-from pref_toolkit.training.loop import accumulate
 
 PAIRS = 4
 SEED = 0
@@ -287,13 +282,13 @@ def by_responses(base: Any, vocabulary: int, max_length: int, rounds: int) -> li
     """Cost of a response, S-DPO with live reference, as a prompt has more of them."""
     pairs = workload.pairs("hh", rounds * PAIRS, vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
     longer = {k: workload.with_more_responses(pairs, k) for k in RESPONSES}
-    scorer = Ours(base, "s_dpo", max_length=max_length)
-    scorer.step(longer[RESPONSES[0]][:PAIRS])
+    s_dpo = Ours(base, "s_dpo", max_length=max_length)
+    s_dpo.step(longer[RESPONSES[0]][:PAIRS])
     seconds: dict[int, list[float]] = {k: [] for k in RESPONSES}
     for n in range(rounds):
         for k in turned(RESPONSES, n):
             examples = longer[k][n * PAIRS : (n + 1) * PAIRS]
-            seconds[k].append(machine.seconds("cpu", scorer.step, examples))
+            seconds[k].append(machine.seconds("cpu", s_dpo.step, examples))
     return [{"k": k, "seconds_per_response": statistics.median(s) / (PAIRS * k)} for k, s in seconds.items()]
 
 
@@ -303,23 +298,14 @@ def by_size(base: Any, vocabulary: int, max_length: int, sizes: list[int]) -> li
     Every size has the same pairs, as many as the largest, and sizes take turns: each update comes when its last pair has come.
     """
     pairs = workload.pairs("hh", sizes[-1], vocabulary=vocabulary, max_length=max_length, seed=SEED).pairs
-    scorer = Ours(base, "simpo", max_length=max_length).scorer
-    inputs = Inputs(METHODS["simpo"], METHODS["simpo"].check(), Accelerator(cpu=True))
-    pairs = inputs.fitting(pairs, Report(), "stop")
+    simpo = Ours(base, "simpo", max_length=max_length, tokens_per_forward=TrainConfig().tokens_per_forward)
     tokens = sum(map(packed_length, pairs))
-    forward_tokens = TrainConfig().tokens_per_forward
-
-    def update(batch: list[Encoded]) -> None:
-        scorer.zero_grad()
-        around = inputs.around(scorer, batch, forward_tokens, 0)
-        accumulate(inputs.accelerator, scorer, batch, inputs, around, forward_tokens, 0)
-
-    update(pairs[: sizes[0]])
+    simpo.step(pairs[: sizes[0]])
     seconds = dict.fromkeys(sizes, 0.0)
     for end in range(sizes[0], sizes[-1] + 1, sizes[0]):
         for size in sizes:
             if end % size == 0:
-                seconds[size] += machine.seconds("cpu", update, pairs[end - size : end])
+                seconds[size] += machine.seconds("cpu", simpo.step, pairs[end - size : end])
         say(f"  {end} of {sizes[-1]} pairs")
     return [
         {"pairs": size, "tokens": tokens, "microseconds_per_token": 1e6 * s / tokens} for size, s in seconds.items()
