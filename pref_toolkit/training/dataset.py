@@ -53,7 +53,7 @@ class Data:
             positions: how many the model has; None: no limit.
 
         Raises:
-            DataError: see :func:`pref_toolkit.data.prepare` and :meth:`Objective.accept`.
+            DataError: see :func:`pref_toolkit.data.prepare` and :meth:`pref_toolkit.training.objective.Objective.accept`.
             ModelError: naming the first example that is longer than the model has positions.
         """
         encoded, report = prepare(rows, tokenizer, max_length=config.max_length, on_bad_row=config.on_bad_row)

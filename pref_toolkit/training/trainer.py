@@ -53,7 +53,7 @@ class Trainer:
     An update is the mean of the method's loss over its examples, however they are split into forwards or devices.
 
     Args:
-        policy: from :meth:`Policy.to_train`.
+        policy: from :meth:`pref_toolkit.training.policy.Policy.to_train`.
         objective: whose view ``policy`` names the adapter that is trained.
         config: how to train.
 
@@ -149,9 +149,8 @@ class Trainer:
     def step(self, update: Update, rate: float) -> Row:
         """Step the adapter along its gradients, summed over processes and clipped, with a learning rate.
 
-        Returns:
-            What the update measured: the mean ``loss`` in nats, the metrics of :meth:`Objective.metrics`, ``gradient_norm``
-            before clipping, ``learning_rate``, ``tokens``, and ``seconds`` since the gradients were asked for.
+        The row holds the mean ``loss`` in nats, the metrics of :meth:`pref_toolkit.training.objective.Objective.metrics`,
+        ``gradient_norm`` before clipping, ``learning_rate``, ``tokens``, and ``seconds`` since the gradients were asked for.
 
         Raises:
             NotFiniteError: naming the update, if the gradient is not finite.
