@@ -260,6 +260,7 @@ class Policy:
         """The weights of a view's adapter by name, and of its reward head."""
         adapter = self.adapter(view)
         assert adapter is not None, "the base has no weights of its own"
+        processes.reshard(self._scorer)
         own: dict[str, Tensor] = dict(adapters.weights_of(self.model, adapter))
         if (head := self.head(view)) is not None:
             own[f"reward_heads.{adapter}.weight"] = head.weight
@@ -307,11 +308,10 @@ class Policy:
         """Write a view's adapter, in PEFT's format, and its reward head. All processes must ask; the main one writes."""
         adapter = self.adapter(view)
         assert adapter is not None, "the base has no adapter to save"
-        own = {name: processes.full(w) for name, w in adapters.weights_of(self.model, adapter).items()}
-        head = self.head(view)
-        whole = None if head is None else processes.full(head.weight)
+        own = {name: processes.full(w) for name, w in self.weights(view).items()}
+        head = own.pop(f"reward_heads.{adapter}.weight", None)
         if self.accelerator is None or self.accelerator.is_main_process:
-            adapters.save(self._adapted, adapter, directory, own, whole, self.fingerprint(None))
+            adapters.save(self._adapted, adapter, directory, own, head, self.fingerprint(None))
 
 
 def active_adapter(model: CausalLM | Adapted) -> str | None:

@@ -54,7 +54,7 @@ def prepared(accelerator: Accelerator, scorer: Scorer) -> Scorer:
         first = scorer.collate([Encoded([0], [[0]], where="first")]).to(accelerator.device)
         with torch.no_grad():
             scorer(first)  # the first forward says which module is the outermost
-        scorer.reshard()  # type: ignore[operator]  # and leaves its weights whole; those to train are the parts
+        reshard(scorer)
         return scorer
     # Gradients are added up in `add_gradients`, so no wrapper that does it.
     return accelerator.prepare_model(scorer, evaluation_mode=True)
@@ -125,6 +125,12 @@ def spread_like(value: Tensor, weight: Tensor) -> Tensor:
     return value.to(weight.device)
 
 
+def reshard(scorer: nn.Module | None) -> None:
+    """Each process has its part of the weights again, those to train: a forward leaves weights outside the layers whole."""
+    if hasattr(scorer, "reshard"):
+        scorer.reshard()  # type: ignore[union-attr,operator]
+
+
 @contextmanager
 def gathered(scorer: nn.Module | None) -> Iterator[None]:
     """Inside, the scorer's model can be called without the scorer: weights outside the layers are whole in each process."""
@@ -136,4 +142,4 @@ def gathered(scorer: nn.Module | None) -> Iterator[None]:
     try:
         yield
     finally:
-        scorer.reshard()  # type: ignore[union-attr,operator]  # beside unshard
+        reshard(scorer)
