@@ -23,6 +23,14 @@ from pref_toolkit.training.models import tiny
 initialise, append = AcceleratorState.__init__, run.Record.append
 
 
+def short():
+    """The tiny model with two of its four layers."""
+    model, tokenizer = tiny()
+    del model.model.layers[2:]
+    model.config.num_hidden_layers = 2
+    return model, tokenizer
+
+
 def told_to_shard(self, *args, fsdp_plugin=None, **kwargs):
     """accelerate takes FSDP on GPUs only; torch's own, which it calls, works on CPUs too."""
     initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
@@ -46,7 +54,7 @@ def one(directory, method, rows, settings, stop_after):
 
     run.Record.append = append_and_stop
     try:
-        history = train(*tiny(), rows, method, TrainConfig(**settings, output=directory))
+        history = train(*short(), rows, method, TrainConfig(**settings, output=directory))
     except (SystemExit, ValueError) as error:
         return {"end": str(error)}
     state = AcceleratorState()
