@@ -230,6 +230,13 @@ def copy(model: Adapted, source: str, to: str) -> None:
             value.copy_(given[_without_adapter(name)])
 
 
+def scale(model: Adapted, adapter: str) -> str:
+    """The settings by which the product of an adapter's factors is scaled: with the weights, all that it computes."""
+    config = model.peft_config[adapter]
+    names = ("r", "lora_alpha", "use_rslora", "use_dora", "rank_pattern", "alpha_pattern")
+    return json.dumps({name: getattr(config, name) for name in names}, sort_keys=True)
+
+
 def does_nothing(model: Adapted, adapter: str) -> bool:
     """Whether an adapter leaves its base as it is: the product of its factors is 0, and it has nothing else."""
     config = model.peft_config[adapter]

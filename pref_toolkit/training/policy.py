@@ -273,13 +273,18 @@ class Policy:
             return None
         return cast(nn.Linear, self._scorer.reward_heads[adapter])
 
+    def rank(self, view: str = "policy") -> int:
+        """The rank of a view's adapter; 0 for the base."""
+        adapter = self.adapter(view)
+        return 0 if adapter is None else int(self._adapted.peft_config[adapter].r)
+
     def fingerprint(self, view: View = None) -> str:
         """A hash of the weights of a view; None: of the base."""
         if self._base_fingerprint is None:
             self._base_fingerprint = adapters.fingerprint(self.model)
-        if view is None or self.adapter(view) is None:
+        if view is None or (adapter := self.adapter(view)) is None:
             return self._base_fingerprint
-        digest = hashlib.sha256(self._base_fingerprint.encode())
+        digest = hashlib.sha256(f"{self._base_fingerprint} {adapters.scale(self._adapted, adapter)}".encode())
         for _, value in sorted(self.weights(view).items()):
             digest.update(processes.full(value).detach().cpu().float().numpy().tobytes())
         return digest.hexdigest()

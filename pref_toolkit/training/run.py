@@ -120,6 +120,7 @@ class Run:
             refused = [run._refusal(run.output)]
         for why in processes.all_gather(run.accelerator, refused):
             if why is not None:
+                run._open.close()
                 raise CheckpointError(why)
         return run
 
@@ -209,6 +210,9 @@ class Run:
         compared = "the base, without adapters" if base else "the adapter that training starts from"
         if objective.of_reference:
             self._say(logging.INFO, f"reference: {compared}")
+        if (rank := policy.rank()) != self.config.lora_rank:
+            told = f"the adapter keeps its rank of {rank}; lora_rank, lora_alpha and lora_dropout are for new adapters"
+            self._say(logging.WARNING, told)
         if scorer.obstacle:
             taken = scorer.kernel or f"route {scorer.route!r}"
             self._say(logging.WARNING, f"scoring by the slower {taken}: {scorer.obstacle}")

@@ -21,8 +21,8 @@ def test_the_supervised_model_is_its_own_equal():
     assert judged["frontier"] == pytest.approx(judged["chance"], abs=CLOSE)
     assert abs(judged["distance"]) < 4 * math.sqrt(0.25 / 400)
     assert json.loads(json.dumps(judged)) == judged
-    assert judged == lab.evaluate(model, tokenizer, n=400, seed=0)
-    assert judged != lab.evaluate(model, tokenizer, n=400, seed=1)
+    few = lab.evaluate(model, tokenizer, n=50, seed=0)
+    assert few == lab.evaluate(model, tokenizer, n=50, seed=0) != lab.evaluate(model, tokenizer, n=50, seed=1)
 
 
 def sharpened():

@@ -11,20 +11,20 @@ from pref_toolkit.training.trainer import Trainer
 from pref_toolkit.training.watch import Watch
 
 
-def made(rows, method, config, accelerator=None, **hyperparameters):
-    """Policy, trainer and data of a tiny model; of the reference nothing is known yet."""
+def made(rows, method, config, accelerator=None, loaded=None, **hyperparameters):
+    """Policy, trainer and data of a model that was loaded, or a tiny one; of the reference nothing is known yet."""
     objective = Objective.of(method, hyperparameters)
     torch.manual_seed(config.seed)
-    model, tokenizer = tiny()
+    model, tokenizer = loaded or tiny()
     data = Data.of(rows, tokenizer, objective, config, None)
     head = adapters.new_reward_head if objective.trains_rewards else None
     policy = Policy.to_train(model, tokenizer, config, data.longest, head, accelerator)
     return policy, Trainer(policy, objective, config), data
 
 
-def begun(run, rows, method="dpo"):
+def begun(run, rows, method="dpo", loaded=None):
     """The same of a run that has begun, ready for its first update."""
-    policy, trainer, data = made(rows, method, run.config, run.accelerator)
+    policy, trainer, data = made(rows, method, run.config, run.accelerator, loaded)
     run.begin(policy, trainer.objective, data, Watch(trainer, data))
     trainer.prepare(data.training, run.stop_if_told)
     return policy, trainer, data

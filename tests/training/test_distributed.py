@@ -10,6 +10,7 @@ import pytest
 import torch
 from rounding import CLOSE, everything_in_float64, rounding
 from safetensors.torch import load_file
+from two_processes import short
 
 from pref_toolkit import TrainConfig, train
 from pref_toolkit.training import checkpoints
@@ -70,7 +71,7 @@ def alone(rows_for, tmp_path_factory):
     torch.set_num_threads(1)
     output = tmp_path_factory.mktemp("alone")
     with everything_in_float64():
-        made = {m: train(*tiny(), rows_for(m), m, TrainConfig(**SETTINGS, output=str(output / m))) for m in METHODS}
+        made = {m: train(*short(), rows_for(m), m, TrainConfig(**SETTINGS, output=str(output / m))) for m in METHODS}
     torch.set_num_threads(threads)
     return output, made
 

@@ -24,6 +24,14 @@ from pref_toolkit.training.run import Run
 initialise = AcceleratorState.__init__
 
 
+def short():
+    """The tiny model with two of its four layers."""
+    model, tokenizer = tiny()
+    del model.model.layers[2:]
+    model.config.num_hidden_layers = 2
+    return model, tokenizer
+
+
 def told_to_shard(self, *args, fsdp_plugin=None, **kwargs):
     """accelerate takes FSDP on GPUs only; torch's own, which it calls, works on CPUs too."""
     initialise(self, *args, fsdp_plugin=fsdp_plugin, **kwargs)
@@ -40,7 +48,7 @@ def here(weight):
 def stopped(config, method, rows, after):
     """The run in which the second process is told to stop after a step."""
     with Run.open(config) as run:
-        policy, trainer, data = begun(run, rows, method)
+        policy, trainer, data = begun(run, rows, method, short())
         for step in run.steps(config.max_steps, policy=policy, trainer=trainer):
             run.log(step, trainer.update(data.batch(step), config.rate(step)))
             if step == after and PartialState().process_index == 1:
@@ -53,7 +61,7 @@ def one(directory, method, rows, settings, stop_after):
     config = TrainConfig(**settings, output=directory)
     try:
         history = (
-            train(*tiny(), rows, method, config) if stop_after is None else stopped(config, method, rows, stop_after)
+            train(*short(), rows, method, config) if stop_after is None else stopped(config, method, rows, stop_after)
         )
     except SystemExit as stop:
         return {"end": str(stop.code)}
