@@ -30,21 +30,41 @@ TESTS = [ROOT / "tests" / "losses" / f"test_{name}.py" for name in ("losses", "i
 
 
 class Mutant(NamedTuple):
-    """``old`` in the code of ``function`` becomes ``new``: the characters from ``start`` to ``end`` of its module."""
+    """The characters from ``start`` to ``end`` of a module, in the code of ``function``, become ``new``."""
 
     module: str
     function: str
-    old: str
-    new: str
     start: int
     end: int
+    new: str
 
     def __str__(self) -> str:
-        return f"{self.function}: {self.old} -> {self.new}"
+        """The function and its lines as they become."""
+        source = source_of(self.module)
+        first, last = source.rfind("\n", 0, self.start) + 1, source.index("\n", self.end)
+        return f"{self.function}: {source[first : self.start].lstrip()}{self.new}{source[self.end : last]}"
 
 
-EQUIVALENT: dict[str, str] = {}
-"""Changes that no test can notice, and why."""
+EQUIVALENT = {
+    "tensor_of: return value.to((torch.promote_types(dtype, value.dtype)))": "the wider of two types has no order",
+    "ipo: return ((1 / (2 * tau) - margin(policy, reference))) ** 2": "a square has no sign",
+    'LINKS: "square": lambda t: ((t - 1)) ** 2,': "a square has no sign",
+    "sppo: return ((((P - 0.5) / beta - rho)) ** 2).sum(dim=1) / 2": "a square has no sign",
+    'supervised: return tensor_of("target", only_response("target", target), (policy.rejected).shape)': "only its shape",
+    **{
+        "plackett_luce: places = [(rewards[:, k + 1 :] - rewards[:, k : k + 1]).logsumexp(dim=1) "
+        f"for k in range(({n}))]": "nothing is chosen in the last place: its term is 0"
+        for n in ("rewards.shape[1] + 1", "rewards.shape[1]")
+    },
+    **{
+        f"log_odds: return logp - torch.where({where}, torch.log(-torch.expm1(logp)), torch.log1p(-torch.exp(logp)))": why
+        for where, why in {
+            "(logp >= -0.6931)": "both formulas hold there",
+            "logp > -(1.6931)": "both formulas hold between, to rounding",
+        }.items()
+    },
+}
+"""The changes that no test can notice, and why."""
 
 # What stands for what; both ways.
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
@@ -92,7 +112,7 @@ def changes(node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
                 yield node, ast.Call(function, [*words, numbers[1], numbers[0], *numbers[2:]], keywords)
             if isinstance(function, ast.Attribute) and ast.unparse(function.value) != "torch":
                 yield node, function.value
-            elif numbers:
+            elif numbers and ast.unparse(function) != "bool":  # a tensor is as true as its bool
                 yield node, numbers[0]
 
 
@@ -100,9 +120,11 @@ def nodes_of(node: ast.AST) -> Iterator[ast.AST]:
     """The nodes below this one that are computed with: no annotations, and nothing of how an error is worded."""
     for name, value in ast.iter_fields(node):
         for child in value if isinstance(value, list) else [value]:
-            if isinstance(child, ast.AST) and not isinstance(child, ast.Raise) and name != "annotation":
+            if not isinstance(child, ast.AST) or isinstance(child, ast.Raise) or name == "annotation":
+                continue
+            if not (isinstance(node, ast.Expr) and isinstance(child, ast.Call)):  # a check has no value and no order
                 yield child
-                yield from nodes_of(child)
+            yield from nodes_of(child)
 
 
 def functions_of(tree: ast.Module) -> Iterator[tuple[str, list[ast.stmt]]]:
@@ -145,7 +167,7 @@ def mutants() -> list[Mutant]:
                     code = normal(source[first:start] + new + source[end:last])
                     if code not in known:
                         known.add(code)
-                        found.append(Mutant(module, function, source[start:end], new, start, end))
+                        found.append(Mutant(module, function, start, end, new))
     return found
 
 

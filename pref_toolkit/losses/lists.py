@@ -82,7 +82,7 @@ def odpo(policy: Logps, reference: Logps, scores: Tensor, *, beta: Positive = 0.
     gap = scores[:, 0] - scores[:, 1]
     if not bool((gap > 0).all()):
         row = int((~(gap > 0)).nonzero()[0])
-        s_w, s_l = scores[row].tolist()
+        s_w, s_l = scores[row]
         raise RowError(f"odpo wants the chosen response to score higher, got {s_w:g} against {s_l:g}", row)
     return -logsigmoid(beta * D - alpha * gap.log())
 

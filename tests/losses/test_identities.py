@@ -268,6 +268,14 @@ def test_rrhf_follows_the_scores_not_the_columns():
         torch.testing.assert_close(found, expected, rtol=1e-14, atol=0)
 
 
+def test_rrhf_wants_a_score_for_each_response():
+    """One more would be compared with nothing, or broadcast."""
+    policy = Logps(torch.zeros(2, 3), torch.ones(2, 3))
+    for shape in ((2, 4), (1, 3), (3,)):
+        with pytest.raises(ValueError, match=r"scores must have shape \(2, 3\), got"):
+            losses.rrhf(policy, torch.zeros(shape))
+
+
 def test_rrhf_does_not_compare_equal_scores():
     policy = Logps(torch.tensor([[-4.0, -9.0]]), torch.tensor([[2, 2]]))
     assert losses.rrhf(policy, torch.tensor([[0.5, 0.5]])).item() == 4
@@ -295,6 +303,7 @@ def test_tdpo_stops_the_gradient_of_the_chosen_only_in_its_second_version():
         (losses.odpo, "scores", [[2.0, 3.0], [1.0, 0.0]], "higher, got 2 against 3", 0, None),
         (losses.odpo, "scores", [[2.0, 1.0], [float("nan"), 0.0]], "higher, got nan against 0", 1, None),
         (losses.sppo, "win_probabilities", [[1.0, 0.0], [0.5, 1.5]], "in [0, 1], got 1.5", 1, 1),
+        (losses.sppo, "win_probabilities", [[1.0, -0.5], [0.5, 1.5]], "in [0, 1], got -0.5", 0, 1),
         (losses.sppo, "win_probabilities", [[float("nan"), 0.0], [0.5, 0.5]], "in [0, 1], got nan", 0, 0),
     ],
 )
@@ -304,7 +313,23 @@ def test_impossible_inputs_are_named_by_row(loss, argument, wrong, reason, row, 
         loss(*records, **{argument: torch.tensor(wrong)})
     for error in (raised.value, pickle.loads(pickle.dumps(raised.value))):  # as it comes from another process
         assert error.reason.endswith(reason) and (error.row, error.response) == (row, response)
+        assert type(error.row) is int
         assert str(error) == f"{error.reason} in row {row}" + (f", response {response}" if response is not None else "")
+
+
+@pytest.mark.parametrize(
+    "loss, shape, message",
+    [
+        (losses.bradley_terry, (4,), r"rewards must have shape \(4, 2\), got \(4,\)"),
+        (losses.bradley_terry, (4, 1, 2), r"rewards must have shape \(4, 2\), got \(4, 1, 2\)"),
+        (losses.bradley_terry, (4, 3), "a pair loss wants K=2 responses to each prompt, got K=3"),
+        (losses.plackett_luce, (4,), r"plackett_luce wants rewards of shape \(B, K\), got \(4,\)"),
+        (losses.plackett_luce, (4, 1), "a ranking loss wants K >= 2 responses to each prompt, got K=1"),
+    ],
+)
+def test_rewards_are_a_table_of_prompts_and_responses(loss, shape, message):
+    with pytest.raises(ValueError, match=message):
+        loss(torch.zeros(shape))
 
 
 def test_labels_must_be_booleans():
