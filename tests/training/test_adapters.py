@@ -123,6 +123,19 @@ def test_an_adapter_of_plain_peft_is_start_and_reference(kind, base, rows, tmp_p
     assert torch.equal(sums(start, examples), before)
 
 
+def test_a_trained_adapter_says_the_same_in_plain_peft(base, rows, tmp_path):
+    """To 1e-5 nats, in float64: a sum of hundreds of nats in float32 has no such digit."""
+    path, tokenizer = tuned(base, tmp_path / "sft"), tiny()[1]
+    examples, _ = prepare(rows, tokenizer)
+    with everything_in_float64():
+        bare = lambda: AutoModelForCausalLM.from_pretrained(base, dtype=torch.float64)
+        config = TrainConfig(**QUICK, output=str(tmp_path / "run"))
+        run = train(PeftModel.from_pretrained(bare(), path), tokenizer, rows, "dpo", config)
+        loaded = PeftModel.from_pretrained(bare(), str(tmp_path / "run" / "adapter"))
+        assert (sums(loaded, examples) - run.policy.logps(examples).sums).abs().max() < 1e-5
+    assert run.steps[0]["loss"] == pytest.approx(math.log(2), abs=1e-6)
+
+
 @pytest.mark.parametrize("kind", ["plain", "and an output layer"])
 def test_the_base_can_be_the_reference_instead(kind, base, rows, tmp_path):
     path = tuned(base, tmp_path / "sft", **KINDS[kind])
