@@ -337,8 +337,10 @@ def _head(model: CausalLM) -> Head | None:
 
 
 def dtype_of(model: CausalLM | Adapted) -> torch.dtype:
+    """The precision of the model's weights."""
     return next(p.dtype for p in model.parameters() if p.is_floating_point())
 
 
 def device_of(model: CausalLM | Adapted) -> torch.device:
+    """Where the model's weights are."""
     return next(model.parameters()).device
