@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import cast
 
 import torch
 from peft import PeftModel
+from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
 from pref_toolkit.training.protocols import Adapted, CausalLM, Module
@@ -68,21 +69,35 @@ def adapter_on(model: CausalLM | Adapted, name: str | None) -> Iterator[None]:
             raise ValueError(f"the model has no adapters, so none called {name!r}")
         yield
         return
-    before = model.active_adapter
-    if name == before:
+    adapted = cast(Adapted, model)
+    active, on = adapted.active_adapter, _adapter_that_is_on(adapted)
+    if name == on:
         yield
         return
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
-        with model.disable_adapter() if name is None else nullcontext():
-            if name is not None:
-                model.set_adapter(name)
-            _require_gradients(trained)
-            yield
-    finally:
-        if name is not None:
-            model.set_adapter(before)
+        _switch_on(adapted, name)
         _require_gradients(trained)
+        yield
+    finally:
+        _switch_on(adapted, active)
+        if on is None:
+            _switch_on(adapted, None)
+        _require_gradients(trained)
+
+
+def _adapter_that_is_on(model: Adapted) -> str | None:
+    """Not ``active_adapter``, which stays the same while adapters are switched off."""
+    layer = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    return None if layer.disable_adapters else model.active_adapter
+
+
+def _switch_on(model: Adapted, name: str | None) -> None:
+    if name is None:
+        model.base_model.disable_adapter_layers()
+    else:
+        model.base_model.enable_adapter_layers()
+        model.set_adapter(name)
 
 
 def _require_gradients(given: list[tuple[nn.Parameter, bool]]) -> None:

@@ -32,7 +32,7 @@ from pref_toolkit.training import checkpoints, processes
 from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError, Facts
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import Data, digest_of
-from pref_toolkit.training.files import whole
+from pref_toolkit.training.files import PARTIAL, whole
 from pref_toolkit.training.modes import base_of
 from pref_toolkit.training.objective import Objective
 from pref_toolkit.training.policy import Policy
@@ -134,7 +134,8 @@ class Run:
                 return f"{output} is a file; name a directory"
             if holds_run:
                 return f"{output} already holds a run: continue it with --resume, or name another directory"
-            if output.is_dir() and any(output.iterdir()):
+            # A run that was killed before its first file was whole left that unfinished.
+            if output.is_dir() and not all(path.name.startswith(PARTIAL) for path in output.iterdir()):
                 return f"{output} holds files and no run; name a new or an empty directory"
         try:
             if not output.exists():
@@ -187,9 +188,9 @@ class Run:
         self.checkpoint = self._newest() if self.config.resume else None
         self._introduce(policy, objective, data)
         if self.checkpoint is None:
+            self._write(**self._facts())
             if self.writes and self.output:
                 (self.output / "metrics.jsonl").write_text("")
-            self._write(**self._facts())
             self.history.before, self.history.samples = watch.before()
             self._write(before=self.history.before, samples=self.history.samples)
         else:
