@@ -24,8 +24,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parents[1]
-LOSSES = ROOT / "pref_toolkit" / "losses"
-MODULES = ("inputs", "rewards", "pairs", "lists", "labels", "token_distributions")
+PACKAGE = ROOT / "pref_toolkit"
+MODULES = (
+    "logps",
+    *(f"losses/{name}" for name in ("inputs", "rewards", "pairs", "lists", "labels", "token_distributions")),
+)
 TESTS = [ROOT / "tests" / "losses" / f"test_{name}.py" for name in ("losses", "identities")]
 
 
@@ -138,7 +141,7 @@ def functions_of(tree: ast.Module) -> Iterator[tuple[str, list[ast.stmt]]]:
 
 @cache
 def source_of(module: str) -> str:
-    source = (LOSSES / f"{module}.py").read_text(encoding="utf-8")
+    source = (PACKAGE / f"{module}.py").read_text(encoding="utf-8")
     assert source.isascii()  # offsets of the syntax tree count bytes
     return source
 
@@ -178,8 +181,8 @@ def normal(body: str) -> str:
 
 def plant(mutant: Mutant) -> None:
     """Put the fault into the function that is loaded: everybody who has imported it calls the new code."""
-    module = import_module(f"pref_toolkit.losses.{mutant.module}")
-    code = compile(mutated(mutant), str(LOSSES / f"{mutant.module}.py"), "exec")
+    module = import_module(f"pref_toolkit.{mutant.module.replace('/', '.')}")
+    code = compile(mutated(mutant), str(PACKAGE / f"{mutant.module}.py"), "exec")
     held = vars(module)[mutant.function]
     if isinstance(held, dict):
         faulty = dict(vars(module))
