@@ -4,6 +4,7 @@ import pytest
 import torch
 from parts import made
 from small import SHAPES, examples_of, model_of
+from torch.utils.checkpoint import CheckpointError
 
 from pref_toolkit import train
 from pref_toolkit.errors import NotFiniteError
@@ -115,3 +116,13 @@ def test_an_update_that_fails_leaves_the_model_as_it_was(rows, quick):
     with pytest.raises(NotFiniteError, match="step 0: the loss of dataset:"):
         trainer.gradients(data.batch(0))
     assert (state_of(policy.model), modes_of(policy.model)) == before
+
+
+def test_recomputation_outside_its_route_is_refused():
+    """The layers would run as they are again, and not as they ran."""
+    scorer = Scorer(policy_of(), 64, gradient_checkpointing=True)
+    loss = logps(scorer, scorer.collate(examples_of(2))).sums.sum()
+    with pytest.raises(CheckpointError):
+        loss.backward()
+    with scorer.taken.applied():
+        logps(scorer, scorer.collate(examples_of(2))).sums.sum().backward()

@@ -211,7 +211,7 @@ def test_a_directory_is_one_runs_at_a_time(rows, quick, tmp_path):
 
 MISTAKES = {
     "no such data": (["--model=tiny", "--data=nothing.jsonl"], "nothing.jsonl"),
-    "no such model": (["--model=nothing/here", "--data=pairs.jsonl"], "model 'nothing/here'"),
+    "no model": (["--model=pairs.jsonl", "--data=pairs.jsonl"], "model 'pairs.jsonl' cannot be loaded"),
     "a broken row": (["--model=tiny", "--data=broken.jsonl"], "broken.jsonl:1"),
     "rows of another kind": (["--model=tiny", "--data=pairs.jsonl", "--method=kto"], "field 'label' is missing"),
 }
@@ -221,7 +221,6 @@ MISTAKES = {
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_a_mistake_leaves_no_directory_behind(mistake, there, rows, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     given, told = MISTAKES[mistake]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     Path("broken.jsonl").write_text("{\n")

@@ -57,7 +57,7 @@ def second_of(policy, method, config):
 
 @pytest.mark.parametrize("settings", [{}, {"tokens_per_forward": 60}, {"gradient_checkpointing": True}])
 def test_two_trainers_of_one_policy_do_not_disturb_each_other(settings, rows, quick):
-    """Each makes the updates that it makes alone, whichever is first, and between the gradients and the step of the other."""
+    """Each makes the updates that it makes alone; here the second makes its own between gradients and step of the first."""
     config = quick(**SETTINGS, **settings)
     alone = []
     for method in ("dpo", "simpo"):
