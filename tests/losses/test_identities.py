@@ -354,6 +354,9 @@ def test_ld_dpo_wants_heads_of_the_shorter_length():
     head = Logps(torch.tensor([[-4.0, -5.0]]), torch.tensor([[2, 2]]))
     with pytest.raises(ValueError, match=r"reference_head must hold the first min\(n_w, n_l\) tokens"):
         losses.ld_dpo(policy, policy, head, policy)
+    twice, one_row = Logps(policy.sums.repeat(2, 1), policy.tokens.repeat(2, 1)), head  # one row would be read as both
+    with pytest.raises(ValueError, match="policy_head must hold"):
+        losses.ld_dpo(twice, twice, one_row, one_row)
 
 
 @pytest.mark.parametrize("name, argument", [("spin", "link"), ("gpo", "link"), ("f_dpo", "divergence")])
