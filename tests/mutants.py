@@ -1,6 +1,6 @@
 """Faults planted in the losses, one at a time, and whether the tests of the losses notice.
 
-    python tests/mutants.py              every fault; exit code 1 if one survives
+    python tests/mutants.py              every fault, eight minutes on one core; exit code 1 if one survives
     python tests/mutants.py kto wpo      those in the named functions only
     python tests/mutants.py --every 50   every fiftieth of all
 
