@@ -45,7 +45,10 @@ def find(name: str) -> Path | None:
     local = next((p for p in (Path(name), Path(name) / "adapter") if (p / CONFIG).is_file()), None)
     if local is not None or Path(name).exists():
         return local
-    if find_adapter_config_file(name) is None:
+    try:
+        if find_adapter_config_file(name) is None:
+            return None
+    except OSError:  # no name of a hub either, as the loader of models will say
         return None
     try:
         weights = cached_file(name, WEIGHTS)
