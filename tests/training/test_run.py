@@ -47,6 +47,13 @@ ENDS = {
     "SIGTERM after a SIGHUP under nohup": (signal.SIGTERM, 143),
 }
 
+# A program that is started in the background inherits Ctrl-C and SIGHUP as ignored, and so would the runs of its tests.
+AS_FROM_A_TERMINAL = (
+    "import os, signal, sys\n"
+    "for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM): signal.signal(number, signal.SIG_DFL)\n"
+    "os.execvp(sys.argv[1], sys.argv[1:])\n"
+)
+
 
 def steps_in(directory):
     path = directory / "metrics.jsonl"
@@ -66,7 +73,7 @@ def ended(rows, tmp_path_factory):
         number, _ = ENDS[name]
         output = directory / name
         mine = [*command, f"--output={output}", "--max-steps=1000000", "--save-every=1000000"]
-        under = ["nohup"] if "nohup" in name else []
+        under = [sys.executable, "-c", AS_FROM_A_TERMINAL, *(["nohup"] if "nohup" in name else [])]
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         process = subprocess.Popen([*under, *mine], env=environment, **pipes)
         wait_for_steps(process, output, 1)
