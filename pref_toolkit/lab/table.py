@@ -66,6 +66,8 @@ EXCEPTIONS: dict[str, list[dict[str, Any]]] = {
     # Squares end at a margin of 1 / (2 tau) or (P - 1/2) / beta nats: at 3, that is a sixth of a nat.
     "ipo": around("tau", 0.1, 0.3, 1),
     "sppo": around("beta", 0.1, 0.3, 1),
+    # A mean over five tokens: five times DPO's.
+    "dpo_norm": around("beta", 1.5, 5, 15),
     # A link or divergence that is not another row of the table.
     "spin": around("lam", 0.3, 1, 3, link="correlation"),
     "gpo": around("beta", 0.3, 1, 3, link="exponential"),

@@ -16,7 +16,7 @@ name                  shape          what it is
 ``win_probabilities`` (B, 2)         the probability that each response beats one of the previous iterate
 ``desirable``         (B,) bool      whether the one answer to each prompt is desirable
 ``kl``                any            log-ratios of mismatched prompts and answers of the whole update, nats; no gradient
-``shift``             ()             running mean of ``beta rho`` over the answers seen; no gradient
+``shift``             ()             mean of two running means of ``beta rho``, one for each label; no gradient
 ``sequence_kl``       (B, 2)         sum over positions of KL(reference || policy), full vocabulary, nats; with gradient
 ``log_weights``       (B, 2)         mean over tokens of ``log pi_t - log sum_v pi_t(v)^2``, policy; no gradient
 ``dispersion``        (B,)           the reference's ``-log(Hbar / log V)`` over its mean on the data; no gradient

@@ -46,8 +46,12 @@ def kto(
 ) -> Tensor:
     """Kahneman-Tversky optimisation: ``lam (1 - sigmoid(s beta (rho - z0)))``, ``lam`` one of ``lam_D``, ``lam_U``.
 
-    ``z0 = max(0, mean(kl))`` estimates KL(policy || reference) and carries no gradient. It is biased low if ``kl`` is
-    taken on the matched answers: each answer must be scored after *another* prompt. Mean first, clamp after.
+    ``z0 = max(0, mean(kl))`` stands for KL(policy || reference) and carries no gradient. Mean first, clamp after. The
+    log-ratios are of mismatched pairs: each answer is scored after *another* prompt. The paper calls that estimate
+    "biased but convenient", and says that the clamp biases it upwards. An estimate from the matched answers is not
+    unbiased either, and moves with the labels: what is learnt from the desirable ones raises it.
+
+    The paper wants ``lam_D n_D / (lam_U n_U)`` between 1 and 3/2, for ``n_D`` desirable and ``n_U`` undesirable answers.
 
     Args:
         policy: one labelled answer to each prompt ``(B, 1)``, nats.
@@ -85,16 +89,21 @@ def kto(
     equation="the binary classifier loss with its reward shift",
     chapter="methods/beyond_pairs",
 )
-def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, beta: Positive = 0.1) -> Tensor:
+def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, beta: Positive = 0.01) -> Tensor:
     """Binary classifier optimisation: ``-log sigmoid(s (beta rho - shift))``.
+
+    The paper also weights the undesirable answers by a ratio of densities (UDM), for desirable and undesirable answers
+    to different prompts. These weights are not here.
 
     Args:
         policy: one labelled answer to each prompt ``(B, 1)``, nats.
         reference: the same answers under the frozen reference.
         desirable: ``(B,)`` booleans.
-        shift: scalar tensor, the running mean of ``beta rho`` over the answers seen, whatever their label; the paper's
-            delta, as we read it. No gradient.
-        beta: strength of the pull to the reference, per nat; the paper's symbol.
+        shift: scalar tensor, half the sum of two means of ``beta rho``: that of the desirable and that of the
+            undesirable answers, running over the updates before; the paper's delta, as we read it. The mean over all
+            answers is the same number only if there are as many of each kind. No gradient.
+        beta: strength of the pull to the reference, per nat; the paper's symbol. A library's notes give the default as
+            the paper's.
 
     Returns:
         ``(B,)`` losses. At policy = reference, where ``shift`` is 0, each is ``log 2``.
@@ -106,7 +115,8 @@ def bco(policy: Logps, reference: Logps, desirable: Tensor, shift: Tensor, *, be
         >>> policy = Logps(torch.tensor([[-12.0], [-12.0], [-14.0]]), torch.ones(3, 1))
         >>> reference = Logps(torch.full((3, 1), -14.0), torch.ones(3, 1))
         >>> desirable = torch.tensor([True, False, True])
-        >>> bco(policy, reference, desirable, shift=torch.tensor(0.0))  # beta rho = 0.2: log(1 + exp(-0.2)), ...
+        >>> shift = torch.tensor(0.0)
+        >>> bco(policy, reference, desirable, shift, beta=0.1)  # beta rho = 0.2: log(1 + exp(-0.2)), ...
         tensor([0.5981, 0.7981, 0.6931])
     """
     rho = answer_log_ratios(policy, reference)

@@ -6,13 +6,53 @@ Notation of the docstrings, beside that of ``pairs.py``: ``s_i`` is the score of
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from pref_toolkit.logps import Logps, margin, ranked_log_ratios
-from pref_toolkit.losses.inputs import RowError, tensor_of
+from pref_toolkit.losses.inputs import RowError, only_response, tensor_of
 from pref_toolkit.losses.method import ErrorRate, NonNegative, Positive, method
+
+
+@method(
+    paper="maximum likelihood; Ouyang et al. 2022, arXiv:2203.02155",
+    equation="the supervised stage",
+    chapter="methods/reference_free",
+)
+def sft(policy: Logps, target: Logps | None = None, *, per: Literal["response", "token"] = "response") -> Tensor:
+    """Supervised fine-tuning: ``-l_target / c``.
+
+    ``c`` is 1 per response, and the target's number of tokens per token. A mean over all tokens of a batch, which other
+    programs use, is neither of the two, and changes when a batch is split.
+
+    Args:
+        policy: K >= 1 responses ``(B, K)``, best first, nats, with their token counts. The others than the first are not
+            learnt from, so that this loss may stand in one mixture with losses that read them.
+        target: a supervised response to each prompt under the policy, ``(B, 1)``, nats; the first one if not given.
+        per: ``"response"`` for the sum over tokens, ``"token"`` for their mean.
+
+    Returns:
+        ``(B,)`` losses. There is no reference; at every policy each is ``-l_target / c``.
+
+    Raises:
+        ValueError: if the target does not hold one response to each prompt.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]), 4, 10)
+        >>> sft(policy), sft(policy, per="token")
+        (tensor([12., 14.]), tensor([3.0000, 3.5000]))
+        >>> sft(Logps(torch.tensor([[-12.0]]), torch.tensor([[4]])))  # one response to each prompt will do
+        tensor([12.])
+    """
+    if per not in ("response", "token"):
+        raise ValueError(f"per must be response or token, got {per!r}")
+    if per == "token":
+        policy, target = policy.per_token(), None if target is None else target.per_token()
+    first = policy.sums[:, 0]
+    return -(first if target is None else tensor_of("target", only_response("target", target), first.shape))
 
 
 @method(
@@ -121,32 +161,51 @@ def s_dpo(policy: Logps, reference: Logps, *, beta: Positive = 1.0) -> Tensor:
 @method(
     paper="Ji et al. 2024, arXiv:2402.00856", equation="the reverse KL on preferences", chapter="methods/beyond_pairs"
 )
-def exo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: ErrorRate = 1e-3) -> Tensor:
-    """Exact optimisation: ``sum_k(p_k (log(p_k) - log(q_k)))``, the KL from ``p = softmax(beta rho)`` to labels ``q``.
+def exo(
+    policy: Logps,
+    reference: Logps,
+    scores: Tensor | None = None,
+    *,
+    beta: Positive = 0.1,
+    eps: ErrorRate = 1e-3,
+    beta_r: Positive = 1.0,
+) -> Tensor:
+    """Exact optimisation: ``sum_k(p_k (log(p_k) - log(q_k)))``, the KL from ``p = softmax(beta rho)`` to a target ``q``.
 
-    For pairs ``q`` is ``(1 - eps, eps)``, as in the paper. For K > 2 it is ours: the best response keeps ``1 - eps``
-    and the others share ``eps`` equally.
+    With scores ``q = softmax(scores / beta_r)``, for any K, as in the paper. Without scores ``q`` is the label: for pairs
+    ``(1 - eps, eps)``, as in the paper; for K > 2 it is ours, the best response keeps ``1 - eps`` and the others share
+    ``eps`` equally.
 
     Args:
-        policy: K >= 2 responses ``(B, K)``, best first, nats.
+        policy: K >= 2 responses ``(B, K)``, nats; best first if there are no scores.
         reference: the same responses under the frozen reference.
+        scores: ``(B, K)`` scores of the same responses, higher is better; without gradient.
         beta: strength of the pull to the reference, per nat; the default is DPO's.
-        eps: probability that the label is wrong; above 0, since the KL to a one-hot label is infinite.
+        eps: probability that the label is wrong; above 0, since the KL to a one-hot label is infinite. The default is the
+            paper's; the authors' code comes to 4.5e-5. Scores make it idle.
+        beta_r: the difference of scores that makes a response e times as good; the paper's symbol, the default is ours.
 
     Returns:
-        ``(B,)`` losses. At policy = reference each is ``-log K - (log(1 - eps) + (K - 1) log(eps / (K - 1))) / K``.
+        ``(B,)`` losses. At policy = reference each is ``-log K - sum_k(log(q_k)) / K``.
 
     Raises:
-        ValueError: if the records differ in shape or hold fewer than two responses to a prompt.
+        ValueError: if the records differ in shape, hold fewer than two responses to a prompt, or the scores are not of
+            their shape.
 
     Example:
         >>> policy = Logps(torch.tensor([[-12.0, -15.0], [-14.0, -14.0]]), torch.ones(2, 2))
         >>> reference = Logps(torch.full((2, 2), -14.0), torch.ones(2, 2))
         >>> exo(policy, reference, eps=0.1)  # KL from (0.57, 0.43), and from (0.5, 0.5), to (0.9, 0.1)
         tensor([0.3584, 0.5108])
+        >>> exo(policy, reference, torch.tensor([[2.0, 0.0], [0.0, 0.0]]))  # to (0.88, 0.12), and to (0.5, 0.5)
+        tensor([0.2960, 0.0000])
     """
     best, others = ranked_log_ratios(policy, reference)
     log_p = (beta * torch.cat([best, others], dim=1)).log_softmax(dim=1)
-    q = torch.full_like(log_p, eps / others.shape[1])
-    q[:, 0] = 1 - eps
-    return (log_p.exp() * (log_p - q.log())).sum(dim=1)
+    if scores is None:
+        q = torch.full_like(log_p, eps / others.shape[1])
+        q[:, 0] = 1 - eps
+        log_q = q.log()
+    else:
+        log_q = (tensor_of("scores", scores, log_p.shape, log_p.dtype).detach() / beta_r).log_softmax(dim=1)
+    return (log_p.exp() * (log_p - log_q)).sum(dim=1)

@@ -196,10 +196,10 @@ def supervised(policy: Logps, target: Logps | None) -> Tensor:
 
 @method(
     paper="Zheng et al. 2023, arXiv:2306.03350",
-    equation="the language-modelling and the contrastive loss, as we read it",
+    equation="the language-modelling and the contrastive loss",
     chapter="methods/ranking",
 )
-def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 1.0, gamma: NonNegative = 1.0) -> Tensor:
+def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 0.5, gamma: NonNegative = 20.0) -> Tensor:
     """Contrastive likelihoods of the model's own samples: ``-lbar_target + alpha max(0, gamma - l_w + l_l)``.
 
     The pair is a good and a bad sample of the model itself; the target comes from the data.
@@ -207,8 +207,9 @@ def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 1.
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
         target: a supervised response to each prompt under the policy, ``(B, 1)``, nats; the chosen one if not given.
-        alpha: weight of the contrastive term; the paper's symbol, the default is ours.
-        gamma: margin in nats; the paper's symbol, the default is ours.
+        alpha: weight of the contrastive term; the paper's symbol. The authors' scripts use 0.5, 0.1 and 0.3.
+        gamma: margin in nats, on sums; the paper's symbol. The authors' scripts use 20, 15 and 15. Their code has the two
+            letters the other way round.
 
     Returns:
         ``(B,)`` losses. There is no reference; at ``l_w = l_l`` each is ``-lbar_target + alpha gamma``.
@@ -218,8 +219,8 @@ def click(policy: Logps, target: Logps | None = None, *, alpha: NonNegative = 1.
 
     Example:
         >>> policy = Logps.pair(torch.tensor([-12.0, -12.0]), torch.tensor([-20.0, -11.5]), 4, 10)
-        >>> click(policy)  # max(0, 1 - 3) and max(0, 1 + 0.5), each + 12 / 4
-        tensor([3.0000, 4.5000])
+        >>> click(policy)  # 0.5 max(0, 20 - 8) and 0.5 max(0, 20 + 0.5), each + 12 / 4
+        tensor([ 9.0000, 13.2500])
     """
     mean = supervised(policy.per_token(), None if target is None else target.per_token())
     return -mean + alpha * torch.relu(gamma - policy.chosen + policy.rejected)
@@ -405,6 +406,34 @@ def r_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNe
     return -logsigmoid(beta * margin(policy, reference) + alpha * longer)
 
 
+@method(paper="Lambert et al. 2024, arXiv:2411.15124", equation="eq. 6", chapter="methods/one_family")
+def dpo_norm(policy: Logps, reference: Logps, *, beta: Positive = 5.0) -> Tensor:
+    """Length-normalised DPO: ``-log sigmoid(beta (rho_w / n_w - rho_l / n_l))``.
+
+    DPO on means per token. The preference stage of Tulu 3 uses it. On responses of n tokens it is DPO with ``beta / n``.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats, with their token counts.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference, per nat per token; the paper's symbol.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]), 4, 10)
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]), 4, 10)
+        >>> dpo_norm(policy, reference)  # 2 / 4 + 1 / 10 = 0.6 nats per token: log(1 + exp(-3)), and log 2
+        tensor([0.0486, 0.6931])
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    n_w, n_l = policy.tokens.unbind(dim=1)
+    return -logsigmoid(beta * (rho_w / n_w - rho_l / n_l))
+
+
 TANGENT_FROM = 30.0
 
 
@@ -557,6 +586,43 @@ def f_dpo(
     g = named(derivatives, "divergence", divergence)
     rho_w, rho_l = pair_log_ratios(policy, reference)
     return -logsigmoid(beta * (g(rho_w) - g(rho_l)))
+
+
+@method(
+    paper="Huang et al. 2024, arXiv:2407.13399",
+    equation="the loss with the link z + log z",
+    chapter="methods/one_family",
+)
+def chi_po(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
+    """Chi-squared preference optimisation: ``-log sigmoid(beta (exp(rho_w) + rho_w - exp(rho_l) - rho_l))``.
+
+    It is the loss of ``f_dpo`` for the chi-squared and the KL divergence together, whose link is ``z + log z`` of the ratio
+    ``z = exp(rho)``. A response that the policy makes likelier than the reference does is dear: its price is the ratio
+    itself, not its logarithm.
+
+    ``exp(rho)`` goes on as its tangent above rho = 30, so that value and gradient stay finite. The authors clip the
+    difference instead; nothing is clipped here, and no pair loses its gradient for being far away.
+
+    Args:
+        policy: pairs ``(B, 2)``, nats.
+        reference: the same pairs under the frozen reference.
+        beta: strength of the pull to the reference; the paper's symbol, the default is DPO's.
+
+    Returns:
+        ``(B,)`` losses. At policy = reference each is ``log 2``.
+
+    Raises:
+        ValueError: if the records do not hold the same pairs.
+
+    Example:
+        >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
+        >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
+        >>> chi_po(policy, reference)  # exp(2) + 2 - exp(-1) + 1 = 10.02: log(1 + exp(-1.002)), and log 2
+        tensor([0.3127, 0.6931])
+    """
+    rho_w, rho_l = pair_log_ratios(policy, reference)
+    # exp(rho) - 1: the 1 cancels in the difference, and small log-ratios keep their digits.
+    return -logsigmoid(beta * (growing_expm1(rho_w) - growing_expm1(rho_l) + rho_w - rho_l))
 
 
 @method(paper="Lu et al. 2024, arXiv:2406.08414", equation="the log-ratio modulated loss", chapter="methods/one_family")

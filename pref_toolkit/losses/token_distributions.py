@@ -89,11 +89,11 @@ def tdpo2(
     chapter="methods/token_level",
 )
 def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Positive = 0.1) -> Tensor:
-    """DPO weighted by how sure the reference is of a prompt: ``-log sigmoid(phi beta D)``.
+    """DPO weighted by how sure the reference is of a prompt: ``-log sigmoid(phi beta D)``. Published as MallowsPO.
 
-    ``phi = -phi0 log(Hbar / log V)``: ``Hbar`` is the mean entropy of the reference's next-token distributions over
-    the positions of the prompt's responses, ``V`` the size of the vocabulary, and ``phi0`` makes the mean of ``phi``
-    over the data set 1.
+    ``phi = -phi0 log(Hbar / log V)``: ``Hbar`` is the entropy of the reference's next-token distributions, averaged over
+    the positions of each response and then over the prompt's responses, as in the authors' code. ``V`` is the size of the
+    vocabulary, and ``phi0`` makes the mean of ``phi`` over the data set 1, as we read it; the authors' code has a constant, 0.29, for the mean that it divides by.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -172,15 +172,18 @@ def ld_dpo(
 
 
 @method(paper="Zhou et al. 2024, arXiv:2406.11827", equation="the weighted DPO loss", chapter="methods/token_level")
-def wpo(policy: Logps, reference: Logps, log_weights: Tensor, *, beta: Positive = 0.1) -> Tensor:
+def wpo(policy: Logps, reference: Logps, log_weights: Tensor, *, beta: Positive = 0.01) -> Tensor:
     """DPO weighted by the policy's own likelihood: ``-stopgrad(min(1, exp(w_w + w_l))) log sigmoid(beta D)``.
+
+    The minimum with 1 is the authors' code. Equation 2 of the paper, as one library cites it, has none, and that library
+    follows the paper.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
         reference: the same pairs under the frozen reference.
         log_weights: ``(B, 2)`` ``w_w, w_l``: the mean over the response's tokens of
             ``log pi_t - log sum_v pi_t(v)^2``, nats. Its gradient is stopped here.
-        beta: strength of the pull to the reference, per nat; the default is DPO's.
+        beta: strength of the pull to the reference, per nat; the default is that of the authors' configurations.
 
     Returns:
         ``(B,)`` losses. At policy = reference each is ``min(1, exp(w_w + w_l)) log 2``.
@@ -192,7 +195,7 @@ def wpo(policy: Logps, reference: Logps, log_weights: Tensor, *, beta: Positive 
         >>> import torch
         >>> policy = Logps.pair(torch.tensor([-12.0, -14.0]), torch.tensor([-15.0, -14.0]))
         >>> reference = Logps.pair(torch.tensor([-14.0, -14.0]), torch.tensor([-14.0, -14.0]))
-        >>> wpo(policy, reference, torch.tensor([[0.5, 0.2], [-0.5, -0.2]]))  # 1 and exp(-0.7) times DPO
+        >>> wpo(policy, reference, torch.tensor([[0.5, 0.2], [-0.5, -0.2]]), beta=0.1)  # 1 and exp(-0.7) times DPO
         tensor([0.5544, 0.3442])
     """
     loss = dpo(policy, reference, beta=beta)

@@ -76,9 +76,11 @@ class Scored:
         given = self.tokens.shape[1] > self.k
         return Logps(self.policy["sums"][:, -1:], self.tokens[:, -1:]) if given else None
 
-    def column(self, name: str) -> Tensor:
-        """A field of the rows; numbers in float64, the precision they were read in."""
+    def column(self, name: str) -> Tensor | None:
+        """A field of the rows, if they have it; numbers in float64, the precision they were read in."""
         values = [getattr(e, name) for e in self.examples]
+        if values[0] is None:
+            return None
         exact = None if isinstance(values[0], bool) else torch.float64
         return torch.tensor(values, dtype=exact, device=self.tokens.device)
 
@@ -195,6 +197,9 @@ class Objective:
         for name, wanted in fields.items():
             if any(getattr(e, name) is None for e in examples):
                 return f"field {wanted!r} is missing, which {self.method.name} reads"
+        for name in self.method.optional:
+            if (wanted := INPUTS[name].field) and len({getattr(e, name) is None for e in examples}) > 1:
+                return f"field {wanted!r} is in some rows only; {self.method.name} wants it in all or in none"
         *before, last = [len(e.responses) for e in examples]
         responses = "completion" if last == 1 else "responses"
         if any(k != last for k in before):

@@ -86,20 +86,27 @@ class MismatchedLogRatios(_Stateless):
         return self.ratios
 
 
-class RunningMean(_Stateless):
-    """The mean of ``beta rho`` over the answers of all updates so far, in float64 (BCO)."""
+class RunningMeans(_Stateless):
+    """Half the sum of two means of ``beta rho``, of the desirable and of the undesirable answers (BCO).
+
+    Each is over the answers of all updates so far, in float64. A kind that was not seen yet counts 0, which is the value
+    at policy = reference.
+    """
 
     def __init__(self, objective: Objective, policy: Policy) -> None:
         self.objective, self.policy = objective, policy
-        self.seen = torch.zeros(2, dtype=torch.float64)  # sum and number
+        self.seen = torch.zeros(2, 2, dtype=torch.float64)  # sum and number, of undesirable and of desirable answers
 
     def value(self, examples: Sequence[Encoded]) -> Tensor:
-        total, count = self.seen.tolist()
-        return torch.tensor(total / count if count else 0.0, device=self.policy.device)
+        means = [total / count if count else 0.0 for total, count in self.seen.tolist()]
+        return torch.tensor(sum(means) / 2, device=self.policy.device)
 
     def after_update(self, scored: Scored) -> None:
-        rewards = float(self.objective.settings["beta"]) * (scored.policy["sums"] - scored.reference["sums"])
-        self.seen = self.seen + torch.stack([rewards.sum(), rewards.new_tensor(rewards.numel())]).cpu()
+        rewards = float(self.objective.settings["beta"]) * (scored.policy["sums"] - scored.reference["sums"])[:, 0]
+        desirable = torch.tensor([bool(e.desirable) for e in scored.examples], device=rewards.device)
+        kinds = [rewards[~desirable], rewards[desirable]]
+        new = torch.stack([torch.stack([own.sum(), own.new_tensor(own.numel())]) for own in kinds])
+        self.seen = self.seen + new.cpu()
 
     def state(self) -> dict[str, Tensor]:
         return {"seen": self.seen}
@@ -109,7 +116,10 @@ class RunningMean(_Stateless):
 
 
 class Dispersion(_Stateless):
-    """How sure the reference is of each prompt's responses, over its mean on the training examples (Mallows-DPO)."""
+    """How sure the reference is of each prompt's responses, over its mean on the training examples (MallowsPO).
+
+    The entropy is averaged over the tokens of each response, and then over the responses.
+    """
 
     def __init__(self, objective: Objective, policy: Policy) -> None:
         self.objective, self.policy = objective, policy
@@ -124,8 +134,8 @@ class Dispersion(_Stateless):
         log_v, raw = math.log(self.policy.scorer().check_head().vocabulary), []
         keys = [key(with_target_last(example)) for example in training]
         for example, own in zip(training, keys):
-            total = reference.stored[own]["entropies"][: len(example.responses)].sum().item()
-            mean = total / sum(map(len, example.responses))
+            totals = reference.stored[own]["entropies"][: len(example.responses)].tolist()
+            mean = sum(total / len(y) for total, y in zip(totals, example.responses)) / len(example.responses)
             if not 0 < mean < math.inf:
                 raise NotFiniteError(f"the reference's mean entropy on {example.where} is {mean}, want it above 0")
             raw.append(-math.log(mean / log_v))
@@ -142,7 +152,7 @@ class Dispersion(_Stateless):
 
 WHOLE_UPDATE: dict[str, Callable[[Objective, Policy], WholeUpdate]] = {
     "kl": MismatchedLogRatios,
-    "shift": RunningMean,
+    "shift": RunningMeans,
     "dispersion": Dispersion,
 }
 """By the name of the loss's argument."""

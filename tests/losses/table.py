@@ -196,6 +196,11 @@ def r_dpo(x, beta, alpha):
     return sp(-(beta * margin(x) + alpha * (x.n[:, 0] - x.n[:, 1])))
 
 
+def dpo_norm(x, beta):
+    w, l = (x.l / x.n - x.r / x.n).T  # noqa: E741
+    return sp(-beta * (w - l))
+
+
 LINKS = {
     "logistic": lambda t: sp(-t),
     "hinge": lambda t: np.maximum(0, 1 - t),
@@ -227,6 +232,11 @@ def f_dpo(x, beta, divergence, alpha):
     rho_w, rho_l = rho(x)
     g = derivative(divergence, alpha)
     return sp(-beta * (g(rho_w) - g(rho_l)))
+
+
+def chi_po(x, beta):
+    z_w, z_l = np.exp(rho(x))
+    return sp(-beta * (z_w + np.log(z_w) - z_l - np.log(z_l)))
 
 
 def discopop(x, beta, tau):
@@ -266,6 +276,11 @@ def aot(x, beta):
     return sp(-beta * (policy - matched))
 
 
+def sft(x, per):
+    nats, tokens = (x.target_l, x.target_n) if hasattr(x, "target_l") else (x.l, x.n)
+    return -(nats / {"response": 1, "token": tokens}[per])[:, 0]
+
+
 def rrhf(x, weight):
     lbar = x.l / x.n
     loss = np.zeros(len(lbar))
@@ -287,11 +302,18 @@ def s_dpo(x, beta):
     return sp(logsumexp([beta * (other - best) for other in others], axis=0))
 
 
-def exo(x, beta, eps):
+def exo_target(x, eps, beta_r):
+    """The logarithm of the distribution that EXO goes to, (K, B)."""
     K = x.l.shape[1]
+    if hasattr(x, "scores"):
+        rewards = x.scores.T / beta_r
+        return rewards - logsumexp(rewards, axis=0)
+    return np.log([1 - eps] + (K - 1) * [eps / (K - 1)])[:, None] + 0 * x.l.T
+
+
+def exo(x, beta, eps, beta_r):
     log_p = beta * rho(x) - logsumexp(beta * rho(x), axis=0)
-    log_q = np.log([1 - eps] + (K - 1) * [eps / (K - 1)])[:, None]
-    return (np.exp(log_p) * (log_p - log_q)).sum(axis=0)
+    return (np.exp(log_p) * (log_p - exo_target(x, eps, beta_r))).sum(axis=0)
 
 
 def kto(x, beta, lam_D, lam_U):
@@ -400,7 +422,7 @@ ROWS: dict[str, Row] = {
         click,
         lambda x, alpha, gamma: click(x, alpha, 0) + alpha * gamma,
         POLICY,
-        {"alpha": 1.0, "gamma": 1.0},
+        {"alpha": 0.5, "gamma": 20.0},
         ({"alpha": 0.4, "gamma": 3.0},),
         {"another length of the rejected": lambda x: {"n": x.n + np.array([0, 5])}},
         optional=("target",),
@@ -442,6 +464,18 @@ ROWS: dict[str, Row] = {
         ({"beta": 0.7, "alpha": 0.3},),
         {"as many more tokens on both responses": lambda x: {"n": x.n + 7}},
     ),
+    "dpo_norm": Row(
+        dpo_norm,
+        log_2,
+        BOTH,
+        {"beta": 5.0},
+        ({"beta": 0.7},),
+        {
+            "every token twice": lambda x: repeated(x) | {"r": 2 * x.r},
+            "the same nats under policy and reference": with_reference,
+            "the same nats per token on both responses": lambda x: {"l": x.l - 2 * x.n},
+        },
+    ),
     "spin": on_margins(
         spin,
         {"lam": 0.1, "link": "logistic"},
@@ -472,6 +506,16 @@ ROWS: dict[str, Row] = {
         exponent=lambda x, beta, divergence, alpha: (
             {"forward_kl": 1, "alpha": alpha}.get(divergence, 0) * -rho(x).min(axis=0)
         ),
+    ),
+    "chi_po": Row(
+        chi_po,
+        log_2,
+        BOTH,
+        {"beta": 0.1},
+        ({"beta": 0.3},),
+        RATIOS,
+        prepare=lambda x: {"r": x.l + (x.r - x.l) / 10},  # exp(rho) leaves finite differences some digits
+        exponent=lambda x, beta: rho(x).max(axis=0),
     ),
     "discopop": on_margins(
         discopop,
@@ -504,6 +548,16 @@ ROWS: dict[str, Row] = {
             "the reference's pairs in another order": lambda x: {"r": x.r[::-1]},
         },
     ),
+    "sft": Row(
+        sft,
+        sft,
+        POLICY,
+        {"per": "response"},
+        ({"per": "token"}, {"per": "response"}),
+        {"another rejected response": lambda x: {"l": x.l * [1, 2], "n": x.n + np.array([0, 5])}},
+        optional=("target",),
+        moves=("l", "target_l"),
+    ),
     "rrhf": Row(
         rrhf,
         lambda x, weight: -weight * x.l[:, 0],
@@ -534,12 +588,14 @@ ROWS: dict[str, Row] = {
     ),
     "exo": Row(
         exo,
-        lambda x, beta, eps: -np.log(4) - np.log((1 - eps) * (eps / 3) ** 3) / 4,
+        lambda x, beta, eps, beta_r: -np.log(4) - exo_target(x, eps, beta_r).mean(axis=0),
         BOTH,
-        {"beta": 0.1, "eps": 1e-3},
-        ({"beta": 0.7, "eps": 0.2},),
+        {"beta": 0.1, "eps": 1e-3, "beta_r": 1.0},
+        ({"beta": 0.7, "eps": 0.2, "beta_r": 0.4},),
         MARGIN | {"the rejected in another order": lambda x: {"l": x.l[:, [0, 3, 1, 2]], "r": x.r[:, [0, 3, 1, 2]]}},
         responses=4,
+        optional=("scores",),
+        stopped={"scores": np.s_[:]},
     ),
     "kto": Row(
         kto,
@@ -556,7 +612,7 @@ ROWS: dict[str, Row] = {
         bco,
         log_2,
         (*BOTH, "desirable", "shift"),
-        {"beta": 0.1},
+        {"beta": 0.01},
         ({"beta": 0.7},),
         RATIOS,
         responses=1,
@@ -604,7 +660,7 @@ ROWS: dict[str, Row] = {
         wpo,
         lambda x, beta: np.minimum(1, np.exp(x.log_weights.sum(axis=1))) * np.log(2),
         (*BOTH, "log_weights"),
-        {"beta": 0.1},
+        {"beta": 0.01},
         ({"beta": 0.7},),
         MARGIN | {"weight moved between the responses": lambda x: {"log_weights": x.log_weights + np.array([1, -1])}},
         stopped={"log_weights": np.s_[:]},
@@ -646,6 +702,12 @@ LIMITS = [
     Limit("length is free", "r_dpo", {"beta": 0.7, "alpha": 0.0}, "dpo", {"beta": 0.7}),
     Limit("equal lengths", "r_dpo", {"beta": 0.7, "alpha": 0.3}, "dpo", {"beta": 0.7},
           given=lambda x: {"n": np.full_like(x.n, 8)}),
+    Limit("responses of n tokens, beta / n", "dpo_norm", {"beta": 4.0}, "dpo", {"beta": 0.5},
+          given=lambda x: {"n": np.full_like(x.n, 8)}),
+    Limit("responses of one token", "sft", {"per": "token"}, "sft", {"per": "response"},
+          given=lambda x: {"n": np.ones_like(x.n)}),
+    Limit("small log-ratios: z is 1 + log z, so beta doubles", "chi_po", {"beta": 0.3}, "dpo", {"beta": 0.6},
+          given=lambda x: {"r": x.l + (x.r - x.l) * 1e-4}, tolerance=1e-6),
     Limit("the first iteration on fixed pairs", "spin", {"lam": 0.7}, "dpo", {"beta": 0.7}),
     Limit("hinge link", "spin", {"lam": 0.3, "link": "hinge"}, "hinge_dpo", {"gamma": 0.3}),
     Limit("logistic link", "gpo", {"beta": 0.7, "link": "logistic"}, "dpo", {"beta": 0.7}),

@@ -20,7 +20,7 @@ from sympy.parsing.sympy_parser import (
     parse_expr,
     standard_transformations,
 )
-from table import LIMITS, LINKS, ROWS, derivative, draw, ld_margin, same_rank
+from table import LIMITS, LINKS, ROWS, derivative, draw, exo_target, ld_margin, same_rank
 
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
@@ -49,15 +49,22 @@ def changed(x: SimpleNamespace, **changes) -> SimpleNamespace:
     return SimpleNamespace(**vars(x) | changes)
 
 
-def only(x: SimpleNamespace, options: tuple[str, ...]) -> SimpleNamespace:
+def only(name: str, x: SimpleNamespace, options: tuple[str, ...]) -> SimpleNamespace:
     """The inputs without the optional ones that were not asked for."""
-    return SimpleNamespace(**{k: v for k, v in vars(x).items() if not k.startswith("target") or "target" in options})
+    left_out = {
+        k
+        for k in vars(x)
+        for option in (*ROWS[name].optional, "target")
+        if k.startswith(option)
+        if option not in options
+    }
+    return SimpleNamespace(**{k: v for k, v in vars(x).items() if k not in left_out})
 
 
 def inputs(name: str, options: tuple[str, ...] = (), responses: int | None = None) -> SimpleNamespace:
     """Random inputs, the same for a method each time."""
     rng = np.random.default_rng(crc32(name.encode()))
-    x = only(draw(rng, responses=responses or ROWS[name].responses), options)
+    x = only(name, draw(rng, responses=responses or ROWS[name].responses), options)
     return changed(x, **ROWS[name].prepare(x))
 
 
@@ -79,7 +86,7 @@ def extremes(name: str, options: tuple[str, ...], tokens: tuple[int, int]) -> Si
     some |= {"kl": rng.choice([-1e4, 1e4, 1.0], 50)}
     some |= {"sequence_kl": -rng.choice(EXTREMES, (B, K)), "dispersion": rng.choice([0, 1e-6, 1, 50], B)}
     some |= {"log_weights": rng.choice([*EXTREMES, 10.0], (B, K)), "shift": np.array(1e3)}
-    x = only(SimpleNamespace(l=l, r=r, n=n, **some), options)
+    x = only(name, SimpleNamespace(l=l, r=r, n=n, **some), options)
     if name == "odpo":
         x.scores = np.stack([rng.choice([1e-6, 1.0, 50.0, 1e4], B), 0 * l[:, 0]], axis=1)
     return x
@@ -258,12 +265,40 @@ def test_an_unknown_keyword_raises(name):
         METHODS[name].loss(*given.values(), *[None for _ in ROWS[name].optional], 0.1)
 
 
-@every_method
+@pytest.mark.parametrize("name", [name for name in METHODS if name != "sft"])
 def test_records_of_another_size_are_refused(name):
     """Three responses where a pair is wanted: an error that says so, never a number."""
     wrong = {1: 2, 2: 3, 4: 1}[ROWS[name].responses]
     with pytest.raises(ValueError, match=r"wants? .*K *(=|>=) *\d|must (hold K=1|have shape)"):
         METHODS[name].loss(**arguments(name, inputs(name, responses=wrong)))
+
+
+@pytest.mark.parametrize("K", [1, 2, 4])
+@pytest.mark.parametrize("given", [False, True])
+def test_a_supervised_loss_reads_one_response_of_any_number(K, given):
+    """So it may stand beside any other on the same records; the responses that it does not read get no gradient."""
+    x = inputs("sft", ("target",) if given else (), responses=K)
+    found, gradients = loss("sft", x, {"per": "response"})
+    np.testing.assert_array_equal(found, -(x.target_l if given else x.l)[:, 0])
+    expected = np.zeros(x.l.shape)
+    expected[:, 0] = 0 if given else -1
+    np.testing.assert_array_equal(gradients["l"], expected)
+    with pytest.raises(ValueError, match="per must be response or token, got 'batch'"):
+        METHODS["sft"].loss(**arguments("sft", x), per="batch")
+    if given and K > 1:
+        with pytest.raises(ValueError, match="target must hold K=1 response"):
+            METHODS["sft"].loss(arguments("sft", x)["policy"], arguments("sft", x)["policy"])
+
+
+def test_orpo_cannot_tell_copied_strings_apart_in_float32():
+    """Both means are nearer to 0 than float32's epsilon: the odds are those of its clamp, and their gradient is 0."""
+    near = {"l": np.array([[-1e-9, -1e-7]]), "n": np.ones((1, 2), int)}
+    for dtype, expected in ((torch.float64, 0.1 * np.log1p(0.01)), (torch.float32, 0.1 * np.log(2))):
+        policy = Logps(torch.tensor(near["l"], dtype=dtype, requires_grad=True), torch.tensor(near["n"]))
+        value = METHODS["orpo"].loss(policy)
+        assert value.item() == pytest.approx(expected, rel=1e-4)
+        slope = torch.autograd.grad(value.sum(), policy.sums)[0][0, 1].item()
+        assert slope == (0 if dtype == torch.float32 else pytest.approx(0.1 * 0.01 / 1.01 / 1e-7, rel=1e-4))
 
 
 @every_method
@@ -337,9 +372,9 @@ def symbols_of(name: str, x: SimpleNamespace, setting) -> dict:
         rho = (x.l - x.r).T
         p = np.exp(setting.get("beta", 1) * rho)
         eps = setting.get("eps", 0.1)
-        q = np.array([1 - eps] + (K - 1) * [eps / (K - 1)])[:, None]
-        best = x.l[np.arange(len(x.l)), x.scores.argmax(axis=1)]
-        return known | {"rho_w": rho[0], "rho_k": rho[1:], "p_k": p / p.sum(axis=0), "q_k": q, "l_best": best}
+        q = np.exp(exo_target(x, eps, setting.get("beta_r", 1)))
+        known |= {"l_best": x.l[np.arange(len(x.l)), x.scores.argmax(axis=1)]} if hasattr(x, "scores") else {}
+        return known | {"rho_w": rho[0], "rho_k": rho[1:], "p_k": p / p.sum(axis=0), "q_k": q}
     (l_w, l_l), (r_w, r_l), (n_w, n_l) = x.l.T, x.r.T, x.n.T
     known |= {"l_w": l_w, "l_l": l_l, "r_w": r_w, "r_l": r_l, "n_w": n_w, "n_l": n_l}
     known |= {"lbar_w": l_w / n_w, "lbar_l": l_l / n_l, "rho_w": l_w - r_w, "rho_l": l_l - r_l}
@@ -350,6 +385,7 @@ def symbols_of(name: str, x: SimpleNamespace, setting) -> dict:
     known |= dict(zip(("m", "m_ref"), same_rank(x))) if name == "aot" else {}
     target, tokens = (x.target_l[:, 0], x.target_n[:, 0]) if hasattr(x, "target_l") else (l_w, n_w)
     known |= {"l_target": target, "lbar_target": target / tokens}
+    known |= {"c": {"response": 1, "token": tokens}[setting["per"]]} if "per" in setting else {}
     if "beta" in setting:
         known |= {"t": setting["beta"] * known["D"]}
         known |= {"b_w": setting["beta"] * known["rho_w"], "b_l": setting["beta"] * known["rho_l"]}
