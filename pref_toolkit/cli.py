@@ -17,7 +17,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
@@ -102,9 +102,14 @@ def build_parser(argv: list[str]) -> ArgumentParser:
 
 def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--config", type=str | None, default=None, help="YAML file with any of these settings")
-    parser.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists, or several: dpo+sft")
     parser.add_argument(
-        "--weights", type=str | list[float] | None, default=None, help="of the parts of a mixture, as .8,.2; 1 each if not given"
+        "--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists, or several: dpo+sft"
+    )
+    parser.add_argument(
+        "--weights",
+        type=str | list[float] | None,
+        default=None,
+        help="of the parts of a mixture, as .8,.2; 1 each if not given",
     )
     parser.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
     parser.add_argument(
@@ -125,7 +130,11 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     file = _settings(flags.config) if flags.config is not None else {}
     method = find(str(flags.method or file.get("method", "dpo")))
     for name, default in method.hyperparameters.items():
-        parser.add_argument(f"--{name}", type=plain(method.kinds[name]), default=default, help=f"of {method.name}, in the paper's symbol")
+        kind = method.kinds[name]
+        kind = (
+            get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        )  # ranges are checked, and said, by the method
+        parser.add_argument(f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbol")
     if (flags.model or file.get("model", "lab")) == "lab":
         from pref_toolkit.lab.defaults import defaults
 
@@ -161,7 +170,9 @@ def _check_data_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
     parser.add_argument("--model", type=str, default="tiny", help="the model whose tokenizer counts the tokens")
     parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    parser.add_argument("--method", type=str | None, default=None, help="the method, or mixture, whose inputs rows must have")
+    parser.add_argument(
+        "--method", type=str | None, default=None, help="the method, or mixture, whose inputs rows must have"
+    )
 
 
 def train(arguments: Namespace) -> None:
@@ -355,7 +366,9 @@ def _weights(given: str | list[float] | None) -> list[float] | None:
     try:
         return [float(number) for number in given.split(",")]
     except ValueError:
-        raise Complaint(f"weights are numbers with commas between them, as in --weights .8,.2,1, got {given!r}") from None
+        raise Complaint(
+            f"weights are numbers with commas between them, as in --weights .8,.2,1, got {given!r}"
+        ) from None
 
 
 def _free_directory(name: str) -> str:

@@ -55,7 +55,9 @@ class Mixture(Method):
         parts = tuple(find_method(part.strip()) for part in name.split("+"))
         names = [part.name for part in parts]
         if twice := next((part for part in names if names.count(part) > 1), None):
-            raise Complaint(f"{name!r} names {twice!r} twice: a mixture has each loss once, and its weight says how much of it")
+            raise Complaint(
+                f"{name!r} names {twice!r} twice: a mixture has each loss once, and its weight says how much of it"
+            )
         policies = ["policy" in part.needs for part in parts]
         if len(set(policies)) > 1:
             of_policy, of_rewards = names[policies.index(True)], names[policies.index(False)]
@@ -71,6 +73,7 @@ class Mixture(Method):
         papers = "; ".join(dict.fromkeys(part.paper for part in parts))
         batchwise = any(part.batchwise for part in parts)
         where = "a weighted sum of their losses"
+        chosen = tuple(map(float, chosen))
         loss = partial(weighted_sum, parts, chosen)
         return cls(loss, papers, where, "methods/one_family", batchwise, parts, chosen)
 

@@ -194,6 +194,11 @@ class Objective:
         if not kept:
             raise DataError(f"no examples left that {self.method.name} can learn from: {report}")
         if "target" in self.method.optional and any(e.target is not None for e in kept):
+            if "first_sums" in self.of_policy:
+                raise DataError(
+                    f"{self.method.name} reads both targets and responses cut to the shortest, which a target would change; "
+                    "take field 'target' out of the rows"
+                )
             return [replace(e, target=e.target or e.responses[0]) for e in kept]
         return [replace(e, target=None) for e in kept]
 
