@@ -128,7 +128,8 @@ def find(name: str, weights: Sequence[float] | None = None) -> Method:
         weights: of the parts of a mixture; 1 each if not given.
 
     Raises:
-        Complaint: for a name that is no method's, weights without a mixture, and for the reasons of :meth:`pref_toolkit.losses.Mixture.of`.
+        Complaint: for a name that is no method's, weights without a mixture, and for the reasons of
+            :meth:`pref_toolkit.losses.Mixture.of`.
 
     Example:
         >>> find("dpo").name, find("dpo+bco", [0.8, 0.2]).weights
