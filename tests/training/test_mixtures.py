@@ -252,3 +252,10 @@ def test_a_mistake_on_the_command_line_leaves_nothing(given, sentence, tmp_path,
     run = tmp_path / "run"
     assert main(["train", *given, "--output", str(run)]) == 2
     assert sentence in capsys.readouterr().err and not run.exists()
+
+
+def test_the_help_of_methods_says_that_names_can_be_joined(capsys):
+    with pytest.raises(SystemExit) as leave:
+        main(["--help"])
+    assert leave.value.code == 0
+    assert "Names joined by + make a mixture" in " ".join(capsys.readouterr().out.split())
