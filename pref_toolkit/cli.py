@@ -17,7 +17,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
@@ -102,7 +102,15 @@ def build_parser(argv: list[str]) -> ArgumentParser:
 
 def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--config", type=str | None, default=None, help="YAML file with any of these settings")
-    parser.add_argument("--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists")
+    parser.add_argument(
+        "--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists, or several: dpo+sft"
+    )
+    parser.add_argument(
+        "--weights",
+        type=str | list[float] | None,
+        default=None,
+        help="of the parts of a mixture, as .8,.2; 1 each if not given",
+    )
     parser.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
     parser.add_argument(
         "--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own"
@@ -113,16 +121,19 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_class_arguments(TrainConfig, skip={"resume"})
     if not argv:
         return
-    from pref_toolkit.losses import find_method
+    from pref_toolkit.losses import find
 
     first = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "method", "model"):
         first.add_argument(f"--{name}")
     flags, _ = first.parse_known_args(argv)
     file = _settings(flags.config) if flags.config is not None else {}
-    method = find_method(str(flags.method or file.get("method", "dpo")))
+    method = find(str(flags.method or file.get("method", "dpo")))
     for name, default in method.hyperparameters.items():
-        kind = get_type_hints(method.loss)[name]
+        kind = method.kinds[name]
+        kind = (
+            get_args(kind)[0] if get_origin(kind) is Annotated else kind
+        )  # ranges are checked, and said, by the method
         parser.add_argument(f"--{name}", type=kind, default=default, help=f"of {method.name}, in the paper's symbol")
     if (flags.model or file.get("model", "lab")) == "lab":
         from pref_toolkit.lab.defaults import defaults
@@ -159,7 +170,9 @@ def _check_data_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("data", help="a JSONL file (plain or gzipped), a directory or a hub id")
     parser.add_argument("--model", type=str, default="tiny", help="the model whose tokenizer counts the tokens")
     parser.add_argument("--max_length", type=int, default=1024, help="tokens in prompt + response")
-    parser.add_argument("--method", type=str | None, default=None, help="the method whose inputs the rows must have")
+    parser.add_argument(
+        "--method", type=str | None, default=None, help="the method, or mixture, whose inputs rows must have"
+    )
 
 
 def train(arguments: Namespace) -> None:
@@ -175,11 +188,12 @@ def train(arguments: Namespace) -> None:
     from accelerate import PartialState
 
     from pref_toolkit import report
-    from pref_toolkit.losses import METHODS
+    from pref_toolkit.losses import find
     from pref_toolkit.training import run
     from pref_toolkit.training.loop import train as train_policy
 
-    method = METHODS[arguments.method]
+    weights = _weights(arguments.weights)
+    method = find(arguments.method, weights)
     hyperparameters = method.check(**{name: arguments[name] for name in method.hyperparameters})
     if arguments.model == "lab":
         torch.set_num_threads(1)  # its matrices are so small that a second thread costs more than it gains
@@ -187,9 +201,9 @@ def train(arguments: Namespace) -> None:
     if data is None:
         from pref_toolkit import lab
 
-        k = lab.defaults.RANKED.get(method.name, 2)
+        k = lab.defaults.responses(method.name)
         data = lab.rows(lab.defaults.PAIRS, method.needs, k=k, seed=config.seed)
-    history = train_policy(arguments.model, None, data, arguments.method, config, **hyperparameters)
+    history = train_policy(arguments.model, None, data, method.name, config, weights, **hyperparameters)
     processes = PartialState()
     processes.destroy_process_group()
     if not processes.is_main_process:
@@ -259,10 +273,10 @@ def check_data(arguments: Namespace) -> int:
     The exit code is 2 if a row would be refused or left out.
     """
     from pref_toolkit.data import DataError, check, prepare
-    from pref_toolkit.losses import find_method
+    from pref_toolkit.losses import find
     from pref_toolkit.training import models
 
-    method = find_method(arguments.method) if arguments.method is not None else None
+    method = find(arguments.method) if arguments.method is not None else None
     _, tokenizer = models.load(arguments.model)
     found = check(arguments.data, tokenizer, max_length=arguments.max_length)
     if method is not None:
@@ -278,7 +292,7 @@ def check_data(arguments: Namespace) -> int:
 
 
 def methods(arguments: Namespace) -> None:
-    """List the methods: formula, inputs, defaults, paper, chapter."""
+    """List the methods: formula, inputs, defaults, paper, chapter. Names joined by + make a mixture for `train`."""
     from pref_toolkit.losses import METHODS
 
     for name, method in METHODS.items():
@@ -343,6 +357,18 @@ def _settings(file: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Complaint(f"{file} must hold settings, one `name: value` a line")
     return content
+
+
+def _weights(given: str | list[float] | None) -> list[float] | None:
+    """The numbers of ``.8,.2,1``."""
+    if not isinstance(given, str):
+        return given
+    try:
+        return [float(number) for number in given.split(",")]
+    except ValueError:
+        raise Complaint(
+            f"weights are numbers with commas between them, as in --weights .8,.2,1, got {given!r}"
+        ) from None
 
 
 def _free_directory(name: str) -> str:

@@ -19,5 +19,16 @@ METHODS: dict[str, dict[str, float]] = {"dpo": {"beta": 1.0}, "simpo": {"learnin
 
 
 def defaults(method: str) -> dict[str, Any]:
-    """Fields of ``TrainConfig`` and hyperparameters of the method that the lab changes, by name."""
-    return TRAINING | METHODS.get(method, {})
+    """Fields of ``TrainConfig`` and hyperparameters of the method that the lab changes, by name. A mixture has those of its
+    parts, and the lab's own learning rate.
+    """
+    parts = method.split("+")
+    if len(parts) == 1:
+        return TRAINING | METHODS.get(method, {})
+    own = {part: {name: v for name, v in METHODS.get(part, {}).items() if name not in TRAINING} for part in parts}
+    return TRAINING | {f"{part}_{name}": value for part, given in own.items() for name, value in given.items()}
+
+
+def responses(method: str) -> int:
+    """The responses to each prompt in a method's rows; of a mixture, as many as every part is made for."""
+    return min(RANKED.get(part, 2) for part in method.split("+"))

@@ -71,10 +71,11 @@ def rows(
         both = pair["chosen"], pair["rejected"]
         row: dict[str, Any] = {"prompt": pair["prompt"], "responses": list(both)}
         if "scores" in needs:
-            out.append(row | {"scores": list(annotator.scores(pair["prompt"], *both, rng))})
-        else:
+            row["scores"] = list(annotator.scores(pair["prompt"], *both, rng))
+        if "win_probabilities" in needs:
             p = annotator.probability(pair["prompt"], *both)
-            out.append(row | {"win_probabilities": [(0.5 + p) / 2, (1.5 - p) / 2]})
+            row["win_probabilities"] = [(0.5 + p) / 2, (1.5 - p) / 2]
+        out.append(row)
     return out
 
 

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 from pref_toolkit.logps import log_ratios, margin
 from pref_toolkit.losses.inputs import RowError
 from pref_toolkit.losses.method import METHODS, Method, find_method
+from pref_toolkit.losses.mixture import Mixture, find
 
 # A module enters its losses in METHODS when it is imported, so this is the order of the table.
 from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions  # isort: skip  # noqa: F401
@@ -44,4 +45,4 @@ if TYPE_CHECKING:  # checkers and editors, which do not run the next statement, 
 
 globals().update({name: method.loss for name, method in METHODS.items()})
 
-__all__ = ["METHODS", "Method", "RowError", "find_method", "log_ratios", "margin", *METHODS]
+__all__ = ["METHODS", "Method", "Mixture", "RowError", "find", "find_method", "log_ratios", "margin", *METHODS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -67,6 +67,16 @@ class Method:
         return {p.name: p.default for p in self._parameters(inspect.Parameter.KEYWORD_ONLY)}
 
     @property
+    def kinds(self) -> dict[str, Any]:
+        """Names and types of the hyperparameters, with their range."""
+        hints = get_type_hints(self.loss, include_extras=True)
+        return {name: hints[name] for name in self.hyperparameters}
+
+    def settings_beside(self, argument: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+        """The hyperparameters that are given to the loss together with an argument: all of them."""
+        return dict(settings)
+
+    @property
     def formula(self) -> str:
         """The loss in one line: the first literal of its docstring.
 
@@ -87,13 +97,13 @@ class Method:
         Raises:
             ValueError: naming an unknown hyperparameter and the nearest known one, or a value out of its range.
         """
-        hints = get_type_hints(self.loss, include_extras=True)
+        kinds = self.kinds
         for name, value in given.items():
             if name not in self.hyperparameters:
                 near = get_close_matches(name, self.hyperparameters, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"it has {', '.join(self.hyperparameters) or 'none'}"
                 raise Complaint(f"method {self.name!r} has no hyperparameter {name!r}: {hint}")
-            if (must := wanted(hints[name], value)) is not None:
+            if (must := wanted(kinds[name], value)) is not None:
                 raise Complaint(f"hyperparameter {name!r} of method {self.name!r} must be {must}, got {value!r}")
         return self.hyperparameters | given
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -24,6 +25,7 @@ def train(
     examples: Any,
     method: str = "dpo",
     config: TrainConfig | None = None,
+    weights: Sequence[float] | None = None,
     **hyperparameters: float | str,
 ) -> History:
     """Train a policy's LoRA adapter on preference examples; of a reward model, the reward head too.
@@ -35,9 +37,11 @@ def train(
             trained on, and what it was is the reference, unless ``config.reference`` is ``"base"``.
         tokenizer: the model's tokenizer; None if the model is a name.
         examples: rows (dicts, a path, or a ``datasets.Dataset``) in any accepted form, see :mod:`pref_toolkit.data`.
-        method: a name in :data:`pref_toolkit.losses.METHODS`.
+        method: a name in :data:`pref_toolkit.losses.METHODS`, or several joined by ``+``: a mixture, see
+            :class:`pref_toolkit.losses.Mixture`.
         config: how to train.
-        hyperparameters: the method's own, in its paper's symbols.
+        weights: of the parts of a mixture, in their order; 1 each if not given.
+        hyperparameters: the method's own, in its paper's symbols; of a mixture, with the part's name before: ``dpo_beta``.
 
     Raises:
         Complaint: for an unknown method or hyperparameter, bad data, or a checkpoint of another run; in one sentence.
@@ -45,7 +49,8 @@ def train(
         Terminated: after SIGTERM, Ctrl-C or SIGHUP, with a checkpoint saved.
     """
     config = config or TrainConfig()
-    objective = Objective.of(method, hyperparameters, reference={"start": "start", "base": None}[config.reference])
+    reference = {"start": "start", "base": None}[config.reference]
+    objective = Objective.of(method, hyperparameters, weights=weights, reference=reference)
     torch.manual_seed(config.seed)
     with Run.open(config) as run:
         name = model if isinstance(model, str) else None

@@ -18,7 +18,7 @@ from pref_toolkit import metrics
 from pref_toolkit.data import DataError, Report
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses import Method, find_method
+from pref_toolkit.losses import Method, find
 from pref_toolkit.losses.inputs import RowError
 from pref_toolkit.training.policy import View
 
@@ -114,8 +114,8 @@ INPUTS = {
     "reference_first": Input(lambda s: s.first(s.reference), reference="first_sums"),
     "target": Input(lambda s: s.target(), policy="sums"),
     "rewards": Input(lambda s: s.policy["rewards"], policy="rewards"),
-    "sequence_kl": Input(lambda s: s.policy["sequence_kls"], policy="sequence_kls", reference="hidden"),
-    "log_weights": Input(lambda s: s.policy["log_weights"], policy="log_weights"),
+    "sequence_kl": Input(lambda s: s.policy["sequence_kls"][:, : s.k], policy="sequence_kls", reference="hidden"),
+    "log_weights": Input(lambda s: s.policy["log_weights"][:, : s.k], policy="log_weights"),
     "scores": Input(lambda s: s.column("scores"), field="scores"),
     "win_probabilities": Input(lambda s: s.column("win_probabilities"), field="win_probabilities"),
     "desirable": Input(lambda s: s.column("desirable"), field="label"),
@@ -140,16 +140,24 @@ class Objective:
     views: Mapping[str, View] = field(default_factory=lambda: {"policy": "policy", "reference": "start"})
 
     @classmethod
-    def of(cls, name: str, settings: Mapping[str, float | str] | None = None, **views: View) -> Objective:
-        """The objective of a method by name; views that are not given are the policy's own and ``start``.
+    def of(
+        cls,
+        name: str,
+        settings: Mapping[str, float | str] | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        **views: View,
+    ) -> Objective:
+        """The objective of a method by name, or of a mixture; views not given are the policy's own and ``start``.
 
         Raises:
-            Complaint: for an unknown method, or a hyperparameter that is unknown or out of its range.
+            Complaint: for an unknown method, weights that fit no mixture, see :func:`pref_toolkit.losses.find`, or a
+                hyperparameter that is unknown or out of its range.
 
         >>> Objective.of("dpo", {"beta": 0.2}).settings
         {'beta': 0.2}
         """
-        method = find_method(name)
+        method = find(name, weights)
         return cls(method, method.check(**(settings or {})), {"policy": "policy", "reference": "start"} | views)
 
     @property
@@ -188,6 +196,11 @@ class Objective:
         if not kept:
             raise DataError(f"no examples left that {self.method.name} can learn from: {report}")
         if "target" in self.method.optional and any(e.target is not None for e in kept):
+            if "first_sums" in self.of_policy:
+                raise DataError(
+                    f"{self.method.name} reads both targets and responses cut to the shortest, which a target would change; "
+                    "take field 'target' out of the rows"
+                )
             return [replace(e, target=e.target or e.responses[0]) for e in kept]
         return [replace(e, target=None) for e in kept]
 
@@ -216,8 +229,8 @@ class Objective:
 
     def loss(self, scored: Scored) -> Tensor:
         """``(B,)`` losses of scored examples."""
-        optional = {name: INPUTS[name].make(scored) for name in self.method.optional}
-        return self.method.loss(*(INPUTS[name].make(scored) for name in self.method.needs), **optional, **self.settings)
+        inputs = {name: INPUTS[name].make(scored) for name in (*self.method.needs, *self.method.optional)}
+        return self.method.loss(**inputs, **self.settings)
 
     def metrics(self, scored: Scored) -> dict[str, float | None]:
         """The metrics of an update, see :mod:`pref_toolkit.metrics`."""

@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from pref_toolkit.data import Report
 from pref_toolkit.errors import NotFiniteError, Terminated
+from pref_toolkit.losses import Mixture
 from pref_toolkit.training import checkpoints, processes
 from pref_toolkit.training.checkpoints import Checkpoint, CheckpointError, Facts
 from pref_toolkit.training.config import TrainConfig
@@ -220,9 +221,12 @@ class Run:
 
     def _identity(self, policy: Policy, objective: Objective, data: Data) -> Facts:
         """Everything that makes the run what it is."""
+        mixed = objective.method
+        weighted = zip(mixed.parts, mixed.weights) if isinstance(mixed, Mixture) else ()
         start = {} if policy.views["start"] is None else {"start adapter": policy.fingerprint("start")}
         return {
             "method": objective.method.name,
+            **{f"weight of {part.name}": weight for part, weight in weighted},
             **{f"hyperparameter {name}": value for name, value in objective.settings.items()},
             **{name: value for name, value in asdict(self.config).items() if name not in FREE},
             "data": data.digest,

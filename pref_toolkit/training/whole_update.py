@@ -102,8 +102,11 @@ class RunningMeans(_Stateless):
         return torch.tensor(sum(means) / 2, device=self.policy.device)
 
     def after_update(self, scored: Scored) -> None:
-        rewards = float(self.objective.settings["beta"]) * (scored.policy["sums"] - scored.reference["sums"])[:, 0]
-        desirable = torch.tensor([bool(e.desirable) for e in scored.examples], device=rewards.device)
+        beta = float(self.objective.method.settings_beside("shift", self.objective.settings)["beta"])
+        # Without the target, which is no answer of the policy. A pair is a desirable answer and an undesirable one.
+        rewards = beta * (scored.policy["sums"] - scored.reference["sums"])[:, : scored.k]
+        labels = [[bool(e.desirable)] if scored.k == 1 else [True, False] for e in scored.examples]
+        desirable = torch.tensor(labels, device=rewards.device)
         kinds = [rewards[~desirable], rewards[desirable]]
         new = torch.stack([torch.stack([own.sum(), own.new_tensor(own.numel())]) for own in kinds])
         self.seen = self.seen + new.cpu()
@@ -159,16 +162,16 @@ WHOLE_UPDATE: dict[str, Callable[[Objective, Policy], WholeUpdate]] = {
 
 
 def mismatched(update: Sequence[Encoded], longest: int | None) -> list[Encoded]:
-    """Each prompt with the answer of the next example, in a circle, that has another prompt and another answer.
+    """Each prompt with the answers of the next example, in a circle, that has another prompt and other answers.
 
     A prompt without such a partner is left out. Answers are cut where prompt and answer would pass ``longest`` tokens.
     """
     pairs = []
     for i, example in enumerate(update):
         others = (update[(i + j) % len(update)] for j in range(1, len(update)))
-        differ = lambda other, own=example: other.prompt != own.prompt and other.responses[0] != own.responses[0]
+        differ = lambda other, own=example: other.prompt != own.prompt and other.responses != own.responses
         if (partner := next(filter(differ, others), None)) is not None:
             room = None if longest is None else longest - len(example.prompt)
             where = f"{example.where} answered by {partner.where}"
-            pairs.append(Encoded(example.prompt, [partner.responses[0][:room]], where=where))
+            pairs.append(Encoded(example.prompt, [response[:room] for response in partner.responses], where=where))
     return pairs
