@@ -55,7 +55,7 @@ def _kto(*kl: float) -> float:
 
 
 def _bco(shift: float) -> float:
-    return bco(ANSWER, ANSWER_REFERENCE, DESIRABLE, torch.tensor(shift)).item()
+    return bco(ANSWER, ANSWER_REFERENCE, DESIRABLE, torch.tensor(shift), beta=0.1).item()
 
 
 def _ld_dpo_at_start() -> tuple[float, float]:
@@ -120,7 +120,7 @@ DISAGREEMENTS: dict[str, Disagreement] = {
     ),
     "bco_without_shift": Disagreement(
         ("bco",),
-        "the shift is the running mean of beta rho (here 0.05); pass torch.tensor(0.0) as shift for the other",
+        "the shift is a mean of beta rho (here 0.05); pass torch.tensor(0.0) as shift for the other",
         "a loss for pairs of the same name without the shift: bco_pair in TRL 1.16",
         lambda: (_bco(0.05), _bco(0.0)),
     ),
@@ -192,7 +192,7 @@ DISAGREEMENTS: dict[str, Disagreement] = {
         "a pair's weight is at most 1; the other is dpo times log_weights.sum(dim=1).exp()",
         "the weight is not clamped: TRL 1.16 (here log weights of 0.5 and 0.2)",
         lambda: (
-            wpo(POLICY, REFERENCE, torch.tensor([[0.5, 0.2]])).item(),
+            wpo(POLICY, REFERENCE, torch.tensor([[0.5, 0.2]]), beta=0.1).item(),
             math.exp(0.5 + 0.2) * dpo(POLICY, REFERENCE).item(),
         ),
     ),

@@ -600,8 +600,8 @@ def chi_po(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     ``z = exp(rho)``. A response that the policy makes likelier than the reference does is dear: its price is the ratio
     itself, not its logarithm.
 
-    ``exp(rho)`` goes on as its tangent above rho = 30, so that value and gradient stay finite. The authors clip the
-    difference instead; nothing is clipped here, and no pair loses its gradient for being far away.
+    ``exp(rho)`` goes on as its tangent above rho = 30, so that value and gradient stay finite. The paper, as we remember it,
+    clips the difference; nothing is clipped here, and no pair loses its gradient for being far away.
 
     Args:
         policy: pairs ``(B, 2)``, nats.

@@ -41,6 +41,7 @@ class Row:
         shared: inputs that belong to the batch, not to a row of it.
         prepare: a change that makes random inputs admissible.
         exponent: the largest exponent of an exponential that may overflow.
+        terms: the largest exponent of an exponential times its factor, if terms of this size cancel in the loss.
         printed: the docstring's formula can be evaluated as printed (a double sum cannot).
     """
 
@@ -57,6 +58,7 @@ class Row:
     shared: tuple[str, ...] = ()
     prepare: Change = lambda x: {}
     exponent: Formula = lambda x, **hyperparameters: 0
+    terms: Formula = lambda x, **hyperparameters: 0
     printed: bool = True
 
 
@@ -235,8 +237,8 @@ def f_dpo(x, beta, divergence, alpha):
 
 
 def chi_po(x, beta):
-    z_w, z_l = np.exp(rho(x))
-    return sp(-beta * (z_w + np.log(z_w) - z_l - np.log(z_l)))
+    rho_w, rho_l = rho(x)
+    return sp(-beta * (np.exp(rho_w) + rho_w - np.exp(rho_l) - rho_l))
 
 
 def discopop(x, beta, tau):
@@ -592,9 +594,15 @@ ROWS: dict[str, Row] = {
         BOTH,
         {"beta": 0.1, "eps": 1e-3, "beta_r": 1.0},
         ({"beta": 0.7, "eps": 0.2, "beta_r": 0.4},),
-        MARGIN | {"the rejected in another order": lambda x: {"l": x.l[:, [0, 3, 1, 2]], "r": x.r[:, [0, 3, 1, 2]]}},
+        MARGIN
+        | {
+            "the rejected in another order": lambda x: {
+                name: vars(x)[name][:, [0, 3, 1, 2]] for name in ("l", "r", "scores") if name in vars(x)
+            }
+        },
         responses=4,
         optional=("scores",),
+        terms=lambda x, beta, eps, beta_r: beta * abs(x.l - x.r).max(axis=1) * abs(exo_target(x, eps, beta_r)).max(axis=0),
         stopped={"scores": np.s_[:]},
     ),
     "kto": Row(

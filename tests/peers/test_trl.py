@@ -305,6 +305,20 @@ PEERS = [
         why="TRL sums the two squares without the half; win probabilities are 1 and 0.",
         theirs=lambda x, b, c: 2 * losses.sppo(x.policy, x.reference, sure(x), beta=b).mean(),
     ),
+    same(
+        "dpo_norm",
+        lambda b, c: {"beta": b},
+        lambda b, c: {"loss_type": "sigmoid_norm", "beta": b},
+    ),
+    Peer(
+        "sft",
+        dpo_trainer,
+        lambda b, c: {"loss_type": "sft"},
+        lambda x, b, c: losses.sft(x.policy, per="token"),
+        differs="in a batch",
+        why="The mean is over all tokens of the batch.",
+        theirs=lambda x, b, c: over_all_tokens(chosen(x)),
+    ),
     same("nca", lambda b, c: {"beta": b}, lambda b, c: {"loss_type": "nca_pair", "beta": b}),
     same("apo_zero", lambda b, c: {"beta": b}, lambda b, c: {"loss_type": "apo_zero", "beta": b}),
     same("apo_down", lambda b, c: {"beta": b}, lambda b, c: {"loss_type": "apo_down", "beta": b}),
@@ -346,9 +360,9 @@ PEERS = [
     ),
 ]
 
-NOT_IN_TRL = {"plackett_luce", "rrhf", "dpop", "r_dpo", "odpo", "s_dpo", "tdpo1", "tdpo2", "mallows_dpo"}
+NOT_IN_TRL = {"chi_po", "plackett_luce", "rrhf", "dpop", "r_dpo", "odpo", "s_dpo", "tdpo1", "tdpo2", "mallows_dpo"}
 
-# TRL's losses that no row of ours has: AOT over unpaired answers, a supervised loss alone, and what the CPO and TPO
+# TRL's losses that no row of ours has: AOT over unpaired answers, and what the CPO and TPO
 # trainers make of other losses' names without a reference.
 NOT_OURS = {
     dpo_trainer: {"aot_unpaired"},

@@ -107,6 +107,7 @@ SETTINGS = {
     "delta": 2.0,
     "alpha": 0.3,
     "eps": 0.2,
+    "beta_r": 0.4,
     "m": 0.5,
     "weight": 0.4,
     "lam_D": 0.4,
