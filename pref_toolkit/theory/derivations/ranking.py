@@ -242,6 +242,7 @@ rrhf = Derivation(
         ),
     ),
     assumptions=(
-        "The lines that name responses are written out for three, with scores in falling order; the last two hold for any number.",
+        "The lines that name responses are written out for three, with scores in falling order; the last two hold for any "
+        "number.",
     ),
 )
