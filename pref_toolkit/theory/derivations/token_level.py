@@ -51,7 +51,7 @@ TOKEN_ASSUMPTIONS = (
 
 k, n = sp.Symbol("k", integer=True), sp.Symbol("n_w", integer=True, positive=True)
 at, telescoped, written, by_policy, by_reference, apart = (
-    sp.Function(name, real=True) for name in ("v", "T", r"\mathcal{A}", r"\lambda", r"\lambda_{r}", r"\kappa")
+    sp.Function(name, real=True) for name in (r"\nu", "T", r"\mathcal{A}", r"\lambda", r"\lambda_{r}", r"\kappa")
 )
 
 
@@ -71,7 +71,7 @@ tdpo1 = Derivation(
         define(
             telescoped(k),
             at(1) - at(k + 1),
-            "An advantage is $Q$ less the value $v(k)$ of its position; $Q$ is the token's reward plus the value of the "
+            "An advantage is $Q$ less the value $\\nu(k)$ of its position; $Q$ is the token's reward plus the value of the "
             "next position. So the reward of the first $k$ tokens exceeds their advantages by this:",
         ),
         equal(telescoped(sp.Integer(0)), sp.Integer(0), "it is nothing before the first token,"),
@@ -81,8 +81,8 @@ tdpo1 = Derivation(
             "and each position adds its own value less the next one's.",
         ),
         argue(
-            r"\sum_{k=1}^{n} \text{reward}(k) = \sum_{k=1}^{n} A(k) + v(1) - v(n + 1), \quad v(n + 1) = 0",
-            "Position by position. The value $v(1)$ is the prompt's, the same for both responses: rewards of two "
+            r"\sum_{k=1}^{n} \text{reward}(k) = \sum_{k=1}^{n} A(k) + \nu(1) - \nu(n + 1), \quad \nu(n + 1) = 0",
+            "Position by position. The value $\\nu(1)$ is the prompt's, the same for both responses: rewards of two "
             "responses differ by their sums of advantages.",
         ),
         define(
@@ -266,7 +266,7 @@ w_w, w_l = sp.symbols("w_w w_l", real=True)
 weight = sp.Symbol("w", positive=True)
 plain = sp.Function(r"\mathcal{S}", real=True)
 cost = sp.Function("c", real=True)
-drawn, now = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi"))
+drawn, now, exact = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi", r"\omega"))
 
 
 def over_pairs(term: sp.Expr) -> sp.Sum:
@@ -297,11 +297,12 @@ wpo = Derivation(
         equal(sp.Derivative(loss, l_w), -weight * beta * sigma(-beta * D), "DPO's pull, weighted,"),
         equal(sp.Derivative(loss, l_l), weight * beta * sigma(-beta * D), "on both responses."),
         equal(L(r_w, r_l), weight * sp.log(2), "At the reference."),
+        define(exact(y), now(y) / drawn(y), "Had pair $y$, drawn from $\\mu$, this weight,"),
         equal(
-            over_pairs(drawn(y) * (now(y) / drawn(y)) * cost(y)),
+            over_pairs(drawn(y) * exact(y) * cost(y)),
             over_pairs(now(y) * cost(y)),
-            "Weights of this kind turn a mean over pairs $y$ drawn from $\\mu$ into one over pairs drawn from the policy. "
-            "WPO's are not quite these: they are means per token, at most 1, and do not know $\\mu$.",
+            "the mean of any cost would be the one over pairs drawn from the policy. WPO's weights are not quite these: they "
+            "are means per token, at most 1, and do not know $\\mu$.",
         ),
     ),
 )
