@@ -198,7 +198,8 @@ exo = Derivation(
         ),
     ),
     assumptions=(
-        "A pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, and not derived.",
+        "The loss is that of a pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, "
+        "and not derived. The lines on $K$ responses are about labels from rewards.",
     ),
 )
 
