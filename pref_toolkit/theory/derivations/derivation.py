@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from dataclasses import astuple, dataclass, field, replace
+from typing import Any, Literal, get_args
 
 import sympy as sp
 
 from pref_toolkit.theory.derivations import printing
-from pref_toolkit.theory.derivations.proof import Rules, normal, refute, substitute
+from pref_toolkit.theory.derivations.premises import Premises
+from pref_toolkit.theory.derivations.proof import Refused, Rules, differentiated, refute, substitute
 from pref_toolkit.theory.derivations.symbols import L
 
 Check = Literal["definition", "assumption", "proved", "argument"]
@@ -28,11 +29,27 @@ class Step:
         why: the reason, in words.
         check: ``proved`` by SymPy from the lines above; a ``definition`` of its left side; an ``assumption``, an equality
             that the proofs below may use; or an ``argument`` of analysis or prose, which SymPy does not check.
+
+    Raises:
+        ValueError: if the check is none of these four, or the statement is not of a form that it can have.
     """
 
     statement: Any
     why: str
     check: Check
+
+    def __post_init__(self) -> None:
+        if self.check not in get_args(Check):
+            raise ValueError(
+                f"the check of a step is one of {', '.join(get_args(Check))}, got {self.check!r} ({self.why})"
+            )
+        forms = {"proved": (sp.Equality, sp.StrictGreaterThan, sp.GreaterThan), "argument": (str, sp.Basic)}
+        if not isinstance(self.statement, forms.get(self.check, sp.Equality)):
+            kinds = "an equality, > or >=" if self.check == "proved" else "LaTeX or a SymPy object"
+            want = "an equality" if self.check not in forms else kinds
+            raise ValueError(
+                f"the statement of a step that is {self.check} is {want}, got {self.statement!r} ({self.why})"
+            )
 
     def latex(self) -> str:
         """The statement as LaTeX, printed from the proved object."""
@@ -71,6 +88,35 @@ def argue(latex: str, why: str) -> Step:
     return Step(latex, why, "argument")
 
 
+@dataclass(frozen=True)
+class Counts:
+    """How much of a derivation is proved.
+
+    Args:
+        proved: steps that SymPy proves.
+        beyond: of these, the steps that say more than the definitions: with the definitions put in, differentiated and
+            multiplied out, the two sides still differ; it takes algebra of sums, fractions, logarithms or exponentials to
+            make them one. All inequalities are among them.
+        argued: steps of analysis or prose, which nothing checks.
+        assumed: steps that are taken for granted.
+    """
+
+    proved: int = 0
+    beyond: int = 0
+    argued: int = 0
+    assumed: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*(a + b for a, b in zip(astuple(self), astuple(other))))
+
+    def __str__(self) -> str:
+        steps = "step" if self.proved == 1 else "steps"
+        return (
+            f"{self.proved} {steps} proved, {self.beyond} of them beyond the definitions; {self.argued} argued in words; "
+            f"{self.assumed} assumed"
+        )
+
+
 _SHOWN = {
     "definition": "Definition.",
     "assumption": "Assumption.",
@@ -107,24 +153,52 @@ class Derivation:
         Raises:
             DerivationError: for the first step that is not proved, with the reason.
         """
-        rules: dict[sp.Expr, sp.Expr] = {}
-        assumed: dict[sp.Expr, sp.Expr] = {}
+        premises = Premises()
         for number, step in enumerate(self.steps, start=1):
-            if step.check == "definition":
-                rules[step.statement.lhs] = substitute(step.statement.rhs, rules)
-            elif step.check == "assumption":
-                assumed[normal(step.statement.lhs)] = step.statement.rhs
-            elif step.check == "proved" and (why := refute(step.statement, rules, assumed)):
+            try:
+                why = self._admit(step, premises)
+            except Refused as refused:
+                why = str(refused)
+            if why:
                 raise DerivationError(f"{self.name}, step {number} ({step.why}): {sp.sstr(step.statement)}: {why}")
+
+    @staticmethod
+    def _admit(step: Step, premises: Premises) -> str | None:
+        """The reason why a step does not stand after the ones before it; None if it does."""
+        if step.check == "definition":
+            premises.define(step.statement.lhs, step.statement.rhs)
+        elif step.check == "assumption":
+            premises.assume(step.statement.lhs, step.statement.rhs)
+        elif step.check == "proved":
+            premises.read(step.statement)
+            return refute(step.statement, premises.rules, premises.assumed)
+        return None
 
     @property
     def definitions(self) -> Rules:
         """The value of every defined name, in terms of names that are not defined."""
-        rules: dict[sp.Expr, sp.Expr] = {}
+        premises = Premises()
         for step in self.steps:
             if step.check == "definition":
-                rules[step.statement.lhs] = substitute(step.statement.rhs, rules)
-        return rules
+                premises.define(step.statement.lhs, step.statement.rhs)
+        return premises.rules
+
+    def counts(self) -> Counts:
+        """How many steps are proved, argued and assumed.
+
+        Example:
+            >>> from pref_toolkit.theory.derivations import ALL
+            >>> print(ALL["bradley_terry"].counts())
+            12 steps proved, 11 of them beyond the definitions; 1 argued in words; 0 assumed
+        """
+        rules = self.definitions
+        proved = [step.statement for step in self.steps if step.check == "proved"]
+        return Counts(
+            proved=len(proved),
+            beyond=sum(not isinstance(s, sp.Equality) or not _is_definition(s, rules) for s in proved),
+            argued=sum(step.check == "argument" for step in self.steps),
+            assumed=sum(step.check == "assumption" for step in self.steps),
+        )
 
     def _last(self, wanted: sp.Expr) -> sp.Expr | None:
         found = [s.statement.rhs for s in self.steps if s.check == "proved" and s.statement.lhs == wanted]
@@ -158,4 +232,9 @@ class Derivation:
             # Not $$: Sphinx puts a formula of several lines into a split, where a tag is an error.
             equation = [r"\begin{equation*}", rf"{step.latex()} \tag{{{tag}}}", r"\end{equation*}"]
             lines += ["", f"*{_SHOWN[step.check]}* {step.why}", "", *equation]
-        return "\n".join(lines)
+        return "\n".join([*lines, "", f"*{self.counts()}.*"])
+
+
+def _is_definition(statement: sp.Equality, rules: Rules) -> bool:
+    """Whether the two sides are one expression as soon as the definitions are put in, differentiated and multiplied out."""
+    return sp.expand(differentiated(substitute(statement.lhs - statement.rhs, rules))) == 0
