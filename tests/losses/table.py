@@ -602,7 +602,9 @@ ROWS: dict[str, Row] = {
         },
         responses=4,
         optional=("scores",),
-        terms=lambda x, beta, eps, beta_r: beta * abs(x.l - x.r).max(axis=1) * abs(exo_target(x, eps, beta_r)).max(axis=0),
+        terms=lambda x, beta, eps, beta_r: (
+            beta * abs(x.l - x.r).max(axis=1) * abs(exo_target(x, eps, beta_r)).max(axis=0)
+        ),
         stopped={"scores": np.s_[:]},
     ),
     "kto": Row(

@@ -147,6 +147,60 @@ r_dpo = Derivation(
     assumptions=("People judge the reward without the price; the policy is to pay it.",),
 )
 
+n = sp.Symbol("n", positive=True)
+u_norm = sp.Symbol("u", real=True)
+
+dpo_norm = Derivation(
+    name="dpo_norm",
+    title="Length-normalised DPO: a divergence that a longer response pays for by the token",
+    steps=(
+        *MARGIN[:2],
+        argue(
+            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\left[r(y) - \beta\, \frac{\log(\pi(y) / \pi_{\mathrm{ref}}(y)) - 1}{n(y)}"
+            r"\right]",
+            "In RLHF's objective the log-ratio of a response is divided by its length $n(y)$, and a constant is added to "
+            "it, which matters now. This objective is ours: it is the one that the loss is derived from as DPO is from RLHF.",
+        ),
+        equal(
+            sp.Derivative(pi * r - beta * pi * (sp.log(pi / ref) - 1) / n - nu * pi, pi),
+            r - beta * sp.log(pi / ref) / n - nu,
+            "One response's share in its slope, with $\\nu$ the multiplier of the constraint that a policy sums to 1. It is "
+            "zero at the optimum,",
+        ),
+        equal(
+            -sp.Derivative(pi * r - beta * pi * (sp.log(pi / ref) - 1) / n - nu * pi, (pi, 2)),
+            beta / (n * pi),
+            "and the second slope is minus this,",
+        ),
+        positive(beta / (n * pi), "which is positive: the objective is strictly concave, and has one optimum."),
+        define(
+            s_w,
+            beta * rho_w / n_w + nu,
+            "So the chosen response's reward is its mean log-ratio per token, and a constant",
+        ),
+        define(s_l, beta * rho_l / n_l + nu, "which is the same for the rejected one."),
+        define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on these rewards."),
+        equal(loss, -sp.log(sigma(beta * (rho_w / n_w - rho_l / n_l))), "The loss, as implemented."),
+        define(u_norm, beta * (rho_w / n_w - rho_l / n_l), "With this difference of rewards"),
+        equal(
+            sp.Derivative(loss, l_w), -beta * sigma(-u_norm) / n_w, "each token of a response gets a share of one pull,"
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(-u_norm) / n_l, "so a long response is pulled less by the token."),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        equal(
+            sp.Subs(loss, (n_w, n_l), (n, n)),
+            -sp.log(sigma(beta / n * (rho_w - rho_l))),
+            "With responses of one length it is DPO with $\\beta / n$.",
+        ),
+        equal(
+            sp.Subs(loss, (l_w, l_l), (r_w + n_w * t, r_l + n_l * t)),
+            sp.log(2),
+            "Where every token of both responses has gained as much the pair is even. DPO counts it as won by the longer one.",
+        ),
+    ),
+    assumptions=("Preferences follow the Bradley-Terry model on the reward.",),
+)
+
 gpo = Derivation(
     name="gpo",
     title="GPO: any convex link that falls at 0",
@@ -245,6 +299,68 @@ f_dpo = Derivation(
         "jensen_shannon": define(g(t), sp.log(sigma(t)) + sp.log(2), "Bounded above."),
         "alpha": define(g(t), (1 - sp.exp(-order * t)) / order, "$0 < \\alpha < 1$."),
     },
+)
+
+both, more = sp.Function(r"f_{\chi}", real=True), sp.Symbol("v", positive=True)
+
+chi_po = Derivation(
+    name="chi_po",
+    title="Chi-squared preference optimisation: the price of a response is its ratio",
+    steps=(
+        *MARGIN[:2],
+        define(
+            both(u),
+            u * sp.log(u) + (u - 1) ** 2 / 2,
+            "Two divergences at once, the reverse KL and half of the chi-squared one, at the ratio $u$ of policy to reference.",
+        ),
+        equal(sp.Derivative(both(u), (u, 2)), 1 + 1 / u, "It bends up"),
+        positive(
+            1 + 1 / u,
+            "everywhere, as this is positive, and by at least 1, however large the ratio is. KL's bends by $1 / u$.",
+        ),
+        equal(
+            sp.Derivative(pi * r - beta * ref * both(pi / ref) - nu * pi, pi),
+            r - beta * (pi / ref + sp.log(pi / ref)) - nu,
+            "Maximise reward less $\\beta$ times that divergence, with $\\nu$ the multiplier of the constraint that a policy "
+            "sums to 1. One response's share in the slope is zero at the optimum:",
+        ),
+        define(
+            s_w,
+            beta * (sp.exp(rho_w) + rho_w) + nu,
+            "so the chosen response's reward is this, the ratio and its logarithm,",
+        ),
+        define(s_l, beta * (sp.exp(rho_l) + rho_l) + nu, "and the rejected one's this."),
+        define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on these rewards."),
+        equal(
+            loss,
+            -sp.log(sigma(beta * (sp.exp(rho_w) + rho_w - sp.exp(rho_l) - rho_l))),
+            "The loss, as implemented.",
+        ),
+        define(
+            m,
+            beta * (sp.exp(rho_w) + rho_w - sp.exp(rho_l) - rho_l),
+            "With this difference of rewards",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-m) * (1 + sp.exp(rho_w)),
+            "a response is pulled the harder the more the policy has raised it already: a small rise there makes up for a "
+            "large difference of rewards,",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(-m) * (1 + sp.exp(rho_l)),
+            "and a response that has become rare is pulled as by DPO.",
+        ),
+        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        positive(
+            sp.log(1 + more),
+            "At a ratio $1 + v$ above 1 this is positive, so the ratio is less than $(r - \\nu) / \\beta$: it grows no faster than "
+            "the reward. RLHF's grows as the exponential of it: there a reward that is wrong at a rare response moves much "
+            "of the policy to it.",
+        ),
+    ),
+    assumptions=("Preferences follow the Bradley-Terry model on the reward.",),
 )
 
 falls, share = sp.Function(r"f", real=True), sp.Function(r"\mu", real=True)

@@ -1,10 +1,10 @@
-"""Losses without a reference that keep a supervised term: ORPO and CPO."""
+"""Losses without a reference: supervised learning alone, and ORPO and CPO, which keep it as a term."""
 
 from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, define, equal
+from pref_toolkit.theory.derivations.derivation import Derivation, assume, define, equal
 from pref_toolkit.theory.derivations.symbols import L, alpha, beta, lam, n_l, n_w, sigma
 
 # Odds need probabilities strictly below 1.
@@ -53,6 +53,61 @@ orpo = Derivation(
         ),
     ),
     assumptions=("No response has probability 1.",),
+)
+
+l = sp.Symbol("l", real=True)  # noqa: E741  the papers' letter
+K = sp.Symbol("K", integer=True, positive=True)
+y = sp.Symbol("y", integer=True)
+u, n, n_0 = sp.symbols("u n N", positive=True)
+cost, entropy, per_token = sp.symbols("C H C_n", real=True)
+data, policy, learned, length = (sp.Function(name, positive=True) for name in ("p", r"\pi", "q", "n"))
+divisor, bent = sp.Function("c", positive=True), sp.Function("f", real=True)
+
+
+def over(term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, index ``y``."""
+    return sp.Sum(term, (y, 1, K))
+
+
+sft = Derivation(
+    name="sft",
+    title="Supervised fine-tuning: the most likely policy",
+    steps=(
+        define(L(l), -l / divisor(n_w), "The loss of one response, divided by $c$: 1, or its number of tokens."),
+        equal(L(l), -l / divisor(n_w), "The loss, as implemented."),
+        equal(sp.Derivative(L(l), l), -1 / divisor(n_w), "The response is lifted, always."),
+        assume(over(data(y)), sp.Integer(1), "The data draw response $y$ with probability $p(y)$."),
+        assume(over(policy(y)), sp.Integer(1), "The policy is a distribution."),
+        define(cost, -over(data(y) * sp.log(policy(y))), "The expected loss of a sum, $c = 1$,"),
+        define(entropy, -over(data(y) * sp.log(data(y))), "and the entropy of the data."),
+        define(
+            bent(u),
+            u - 1 - sp.log(u),
+            "This function of $u > 0$ is 0 at 1 and above 0 elsewhere, as RLHF's proof shows.",
+        ),
+        equal(
+            cost,
+            entropy + over(data(y) * bent(policy(y) / data(y))),
+            "The expected loss is the entropy and an average of its values: least where the policy is the data's "
+            "distribution, and only there.",
+        ),
+        define(n_0, over(data(y) / length(y)), "With a mean per token, $c = n$: the mean of $1 / n$ over the data,"),
+        define(learned(y), data(y) / length(y) / n_0, "and the data's distribution, tilted by it."),
+        equal(over(learned(y)), sp.Integer(1), "It is a distribution,"),
+        define(per_token, -over(data(y) * sp.log(policy(y)) / length(y)), "and the expected loss"),
+        equal(
+            per_token,
+            n_0 * (-over(learned(y) * sp.log(learned(y))) + over(learned(y) * bent(policy(y) / learned(y)))),
+            "is least where the policy is that one: means per token learn to prefer short responses, by $1 / n$.",
+        ),
+    ),
+    assumptions=(
+        "For the lines on the policy: one prompt with a finite number $K$ of responses, and a tabular policy.",
+    ),
+    choices={
+        "response": define(divisor(n), sp.Integer(1), "A sum over tokens."),
+        "token": define(divisor(n), n, "A mean over tokens."),
+    },
 )
 
 r = sp.Symbol("r", real=True)
