@@ -47,6 +47,8 @@ TRUE = [
     eq(sp.Sum(sp.Sum(p(i) * q(j), (j, 1, K)), (i, 1, K)), sp.Sum(p(i), (i, 1, K)) * sp.Sum(q(i), (i, 1, K))),
     sp.Gt(sigma(x), 0, evaluate=False),
     sp.Ge(relu(x), 0, evaluate=False),
+    sp.Gt(sp.exp(a) - 1, 0, evaluate=False),
+    sp.Gt(1 - sp.exp(-a * b), 0, evaluate=False),
 ]
 FALSE = [
     eq(sigma(x) + sigma(-x), 2),
@@ -72,6 +74,9 @@ FALSE = [
     sp.Gt(x, 0, evaluate=False),
     sp.Ge(-sigma(x), 0, evaluate=False),
     sp.Gt((x - y) ** 2, 0, evaluate=False),
+    sp.Gt(sp.exp(a) - sp.exp(b), 0, evaluate=False),
+    sp.Gt(sp.exp(a) - 2, 0, evaluate=False),
+    sp.Gt(sp.exp(x) - 1, 0, evaluate=False),
 ]
 
 

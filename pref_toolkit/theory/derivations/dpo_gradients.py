@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, define, equal, positive
+from pref_toolkit.theory.derivations.derivation import Derivation, assume, define, equal, positive
 from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import (
     D,
@@ -29,26 +29,41 @@ g_w1, g_w2, g_l1, g_l2 = sp.symbols("g_w1 g_w2 g_l1 g_l2", real=True)
 norm = sp.Symbol(r"\lVert g_{w}\rVert^{2}", real=True)
 inner = sp.Symbol(r"\langle g_{w}, g_{l}\rangle", real=True)
 
+up, down = sp.symbols("a b", positive=True)
+z_w, z_l, z_o = sp.symbols("z_w z_l z_o", real=True)
+p_w, p_l, p_o = sp.symbols("p_w p_l p_o", positive=True)
+link, log_w, log_l = (sp.Function(name, real=True) for name in ("f", r"\lambda_{w}", r"\lambda_{l}"))
+total = sp.Function("T", positive=True)
+
 loss = L(l_w, l_l)
-pull = beta * sigma(-beta * D)
 
 displacement = Derivation(
     name="displacement",
     title="When the chosen response falls",
     steps=(
-        positive(pull, "So hard does DPO's loss of one pair pull up the one log-probability and down the other."),
+        equal(
+            sp.Derivative(link(l_w - l_l), l_w) + sp.Derivative(link(l_w - l_l), l_l),
+            sp.Integer(0),
+            "A loss of the margin pulls on both log-probabilities equally. Let any loss of a pair pull the one up by "
+            "$a$ and the other down by $b$; here $a = b$.",
+        ),
         define(
             v_1,
-            g_w1 - g_l1,
-            "Down its gradient the parameters move along this vector, times the pull. $g_w$ and $g_l$ are the gradients "
-            "of the two log-probabilities by all parameters,",
+            up * g_w1 - down * g_l1,
+            "Down its gradient the parameters move along this vector. $g_w$ and $g_l$ are the gradients of the two "
+            "log-probabilities by all parameters,",
         ),
-        define(v_2, g_w2 - g_l2, "of which two are written out: more only add terms of the same form."),
+        define(v_2, up * g_w2 - down * g_l2, "of which two are written out: more only add terms of the same form."),
         equal(
             g_w1 * v_1 + g_w2 * v_2,
-            (g_w1**2 + g_w2**2) - (g_w1 * g_l1 + g_w2 * g_l2),
-            "A small step changes the chosen log-probability in proportion to this: it falls if and only if "
-            "$\\langle g_w, g_l\\rangle > \\lVert g_w\\rVert^2$.",
+            up * (g_w1**2 + g_w2**2) - down * (g_w1 * g_l1 + g_w2 * g_l2),
+            "A small step changes the chosen log-probability in proportion to this. With $a = b$ it falls if and only if "
+            "$\\langle g_w, g_l\\rangle > \\lVert g_w\\rVert^2$,",
+        ),
+        equal(
+            g_l1 * v_1 + g_l2 * v_2,
+            up * (g_w1 * g_l1 + g_w2 * g_l2) - down * (g_l1**2 + g_l2**2),
+            "and the rejected one in proportion to this.",
         ),
         equal(
             (shared / p) ** 2 - (shared / p) * (shared / q),
@@ -64,24 +79,54 @@ displacement = Derivation(
             "rise if $p < q$, both fall if $p > q$.",
         ),
         define(
-            p,
-            1 - q - rest,
-            "The other extreme: a tabular softmax, in which each response has a logit of its own. All others together "
-            "have probability $o$.",
+            total(z_w, z_l, z_o),
+            sp.exp(z_w) + sp.exp(z_l) + sp.exp(z_o) + rest,
+            "The other extreme: a tabular softmax, in which each response has a logit of its own. Beside the pair one more "
+            "response is written out, with logit $z_o$; $o$ is the sum over all others.",
         ),
+        define(log_w(z_w, z_l, z_o), z_w - sp.log(total(z_w, z_l, z_o)), "The chosen log-probability"),
+        define(log_l(z_w, z_l, z_o), z_l - sp.log(total(z_w, z_l, z_o)), "and the rejected one,"),
+        define(p_w, sp.exp(z_w) / total(z_w, z_l, z_o), "with these probabilities: the chosen,"),
+        define(p_l, sp.exp(z_l) / total(z_w, z_l, z_o), "the rejected"),
+        define(p_o, sp.exp(z_o) / total(z_w, z_l, z_o), "and the third response's."),
+        equal(sp.Derivative(log_w(z_w, z_l, z_o), z_w), 1 - p_w, "A log-probability's slope by its own logit"),
+        equal(sp.Derivative(log_w(z_w, z_l, z_o), z_l), -p_l, "and by another's,"),
+        equal(sp.Derivative(log_w(z_w, z_l, z_o), z_o), -p_o, "whichever that is;"),
+        equal(sp.Derivative(log_l(z_w, z_l, z_o), z_w), -p_w, "the same for the rejected response:"),
+        equal(sp.Derivative(log_l(z_w, z_l, z_o), z_l), 1 - p_l, "its own logit,"),
+        equal(sp.Derivative(log_l(z_w, z_l, z_o), z_o), -p_o, "and another's."),
         define(
             norm,
-            (1 - p) ** 2 + q**2 + squares,
-            "By the logits, the gradient of the chosen log-probability is $1 - p$ at its own and minus the probability "
-            "at any other; its squared length, with $S$ the sum of squares over the others,",
+            (1 - p_w) ** 2 + p_l**2 + squares,
+            "So this is the squared length of the chosen response's gradient, with $S$ the sum of squares over all other "
+            "responses,",
         ),
-        define(inner, -p * (1 - p) - q * (1 - q) + squares, "and its product with the gradient of the rejected one."),
-        equal(norm - inner, 1 - p + q, "The others cancel,"),
-        equal(1 - p + q, rest + 2 * q, "and this remains,"),
-        positive(rest + 2 * q, "and that is positive: in a tabular softmax one pair never lowers its chosen response."),
+        define(inner, -p_w * (1 - p_w) - p_l * (1 - p_l) + squares, "and this its product with the rejected one's."),
+        equal(norm - inner, 1 - p_w + p_l, "The others cancel,"),
+        equal(
+            1 - p_w + p_l,
+            (2 * sp.exp(z_l) + sp.exp(z_o) + rest) / total(z_w, z_l, z_o),
+            "and this remains,",
+        ),
+        positive(
+            (2 * sp.exp(z_l) + sp.exp(z_o) + rest) / total(z_w, z_l, z_o),
+            "which is positive: in a tabular softmax a loss of the margin never lowers the chosen response of its one pair.",
+        ),
     ),
     assumptions=("First order in the step size, one pair, plain gradient descent.",),
 )
+
+K = sp.Symbol("K", integer=True, positive=True)
+y = sp.Symbol("y", integer=True)
+Z = sp.Symbol("Z", positive=True)
+base, policy, reference = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi", r"\pi_{\mathrm{ref}}"))
+reward = sp.Function("r", real=True)
+
+
+def over(term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, index ``y``."""
+    return sp.Sum(term, (y, 1, K))
+
 
 dpo_nll = Derivation(
     name="dpo_nll",
@@ -104,7 +149,25 @@ dpo_nll = Derivation(
             "When both responses fall together DPO sees nothing; this loss charges every nat.",
         ),
         equal(L(r_w, r_l), sp.log(2) - alpha * r_w / n_w, "At the reference."),
+        assume(
+            over(base(y)),
+            sp.Integer(1),
+            "Why such a term? Doubt the reward: among those that fit the pairs, take the one for which RLHF's optimum gains "
+            "least on a policy $\\mu$ that is known to be safe, such as the one that wrote the chosen responses.",
+        ),
+        define(
+            reward(y),
+            beta * sp.log(policy(y) / reference(y)) + beta * sp.log(Z),
+            "The reward that $\\pi$ is RLHF's optimum for. The optimum's value is $\\beta \\log Z$, as RLHF's proof shows.",
+        ),
+        equal(
+            beta * sp.log(Z) - over(base(y) * reward(y)),
+            -beta * over(base(y) * sp.log(policy(y))) + beta * over(base(y) * sp.log(reference(y))),
+            "Its gain on the mean reward of $\\mu$ is the supervised loss of $\\mu$'s responses, and a number that does not "
+            "depend on the policy. So this doubt is a supervised term: a sum over tokens, where the code has a mean.",
+        ),
     ),
+    assumptions=("For the last lines: one prompt with a finite number $K$ of responses, and a tabular policy.",),
 )
 
 dpop = Derivation(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal
 from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import D, L, l_l, l_w, r_l, r_w, sigma, tau
 
@@ -12,6 +12,17 @@ Z, P_w, P_l, p = sp.symbols("Z P_w P_l p", positive=True)
 t, h = sp.symbols("t h", real=True)
 flipped = sp.Function(r"\mathcal{L}_p", real=True)
 once, both = (sp.Function(name, real=True) for name in (r"\mathcal{L}_1", r"\mathcal{L}_2"))
+
+K = sp.Symbol("K", integer=True, positive=True)
+i, j = sp.symbols("i j", integer=True)
+mu = sp.Function(r"\mu", positive=True)
+beats, w, eta, lead_u, lead_v = (sp.Function(name, real=True) for name in ("p", "w", r"\eta", "u", "v"))
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
 
 loss = L(l_w, l_l)
 target = 1 / (2 * tau)
@@ -32,11 +43,47 @@ ipo = Derivation(
             "The margin of that optimum, if $P_w$ and $P_l$ are the two responses' chances.",
         ),
         equal(h, (P_w - P_l) / tau, "It is the difference of two chances: bounded by $1 / \\tau$, whatever the data."),
+        assume(
+            over(i, mu(i)), sp.Integer(1), "The chances are unknown; labels are drawn. Both responses come from $\\mu$."
+        ),
+        define(
+            beats(i, j),
+            sp.Rational(1, 2) + lead_u(i) * lead_v(j) - lead_v(i) * lead_u(j),
+            "The chance that $i$ is preferred to $j$. $p(i, j) - 1/2$ changes its sign when they are swapped; any such table "
+            "is a sum of tables of this form. One is written out: but for a constant, the next line is linear in it.",
+        ),
+        define(w(i), over(j, mu(j) * beats(i, j)), "The chance of $i$ against $\\mu$."),
+        equal(over(i, mu(i) * w(i)), sp.Rational(1, 2), "Of two draws each wins half the time."),
+        equal(
+            over(
+                i,
+                over(
+                    j,
+                    mu(i)
+                    * mu(j)
+                    * (
+                        (eta(i) - eta(j) - (w(i) - w(j)) / tau) ** 2
+                        - beats(i, j) * (eta(i) - eta(j) - 1 / tau) ** 2
+                        - (1 - beats(i, j)) * (eta(i) - eta(j)) ** 2
+                    ),
+                ),
+            ),
+            over(i, over(j, mu(i) * mu(j) * ((w(i) - w(j)) ** 2 - beats(i, j)))) / tau**2,
+            "Let $\\eta$ be the policy's log-ratios. The square of the distance of its margins from the optimum's, and the "
+            "square of their distance from $1/\\tau$ times a label of 1 or 0, differ in the mean by a number that does not "
+            "depend on the policy. For a single pair they do not: the label's mean is $p(i, j)$, not the difference of "
+            "chances. Only the mean over both responses makes it so.",
+        ),
+        argue(
+            r"\operatorname{supp} \mu = \operatorname{supp} \pi_{\mathrm{ref}}",
+            "So both have the same minimum, and it is the optimum above if $\\mu$ draws every response that the reference "
+            "gives: of a response that is never drawn the loss knows nothing.",
+        ),
         define(
             once(t),
             (t - 1 / tau) ** 2,
-            "A policy with margin $t$ is to come near it, in the square. The chances are unknown; a label stands for "
-            "their difference: 1 for the pair as it was labelled,",
+            "Therefore a policy with margin $t$ is to come near $1/\\tau$ times its label, in the square: 1 for the pair as it "
+            "was labelled,",
         ),
         define(
             both(t),

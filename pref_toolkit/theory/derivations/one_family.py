@@ -121,6 +121,9 @@ robust_dpo = Derivation(
     assumptions=("Labels are wrong independently, with a known probability below 1/2.",),
 )
 
+n = sp.Symbol("n", positive=True)
+priced, best = sp.Function("g", real=True), sp.Function(r"\pi^{*}", positive=True)
+
 r_dpo = Derivation(
     name="r_dpo",
     title="R-DPO: a price on length",
@@ -129,10 +132,38 @@ r_dpo = Derivation(
         argue(
             r"\max_\pi\; \mathbb{E}_{y \sim \pi}\,[s(y) - \alpha\, n(y)] - \beta\,\mathrm{KL}(\pi \,\Vert\, "
             r"\pi_{\mathrm{ref}})",
-            "Each token costs $\\alpha$. RLHF's optimum for the reward $s - \\alpha n$ gives that difference back:",
+            "Each token costs $\\alpha$.",
         ),
-        define(s_w, beta * rho_w + alpha * n_w + beta * sp.log(Z), "the reward of the chosen response"),
-        define(s_l, beta * rho_l + alpha * n_l + beta * sp.log(Z), "and of the rejected one, before the price."),
+        define(
+            priced(pi, ref, r, n),
+            pi * (r - alpha * n) - beta * pi * sp.log(pi / ref) - nu * pi,
+            "One response's share in the objective, with reward $r$ and $n$ tokens, and $\\nu$ the multiplier of the "
+            "constraint that a policy sums to 1.",
+        ),
+        equal(
+            sp.Derivative(priced(pi, ref, r, n), pi),
+            r - alpha * n - beta * sp.log(pi / ref) - beta - nu,
+            "Its slope by the policy's probability, which is zero at the optimum:",
+        ),
+        define(
+            best(ref, r, n),
+            ref * sp.exp((r - alpha * n) / beta) / Z,
+            "RLHF's optimum for the reward less its price",
+        ),
+        equal(
+            beta * sp.log(best(ref, r, n) / ref) + alpha * n + beta * sp.log(Z),
+            r,
+            "gives the reward back, with the price added. Or from the slope:",
+        ),
+        define(
+            s_w, beta * rho_w + alpha * n_w + beta + nu, "the chosen response's reward before the price must be this,"
+        ),
+        equal(
+            sp.Subs(sp.Derivative(priced(pi, ref, r, n), pi), (pi, ref, r, n), (sp.exp(l_w), sp.exp(r_w), s_w, n_w)),
+            sp.Integer(0),
+            "for here the slope is zero;",
+        ),
+        define(s_l, beta * rho_l + alpha * n_l + beta + nu, "and the rejected one's in the same way."),
         equal(s_w - s_l, beta * D + alpha * (n_w - n_l), "The lengths enter with a plus sign."),
         define(loss, -sp.log(sigma(s_w - s_l)), "Bradley-Terry's loss on the rewards before the price."),
         equal(loss, -sp.log(sigma(beta * D + alpha * (n_w - n_l))), "The loss, as implemented."),
@@ -147,7 +178,6 @@ r_dpo = Derivation(
     assumptions=("People judge the reward without the price; the policy is to pay it.",),
 )
 
-n = sp.Symbol("n", positive=True)
 u_norm = sp.Symbol("u", real=True)
 
 dpo_norm = Derivation(
@@ -355,9 +385,9 @@ chi_po = Derivation(
         equal(L(r_w, r_l), sp.log(2), "At the reference."),
         positive(
             sp.log(1 + more),
-            "At a ratio $1 + v$ above 1 this is positive, so the ratio is less than $(r - \\nu) / \\beta$: it grows no faster than "
-            "the reward. RLHF's grows as the exponential of it: there a reward that is wrong at a rare response moves much "
-            "of the policy to it.",
+            "At a ratio $1 + v$ above 1 this is positive, so the ratio is less than $(r - \\nu) / \\beta$: it grows no faster "
+            "than the reward. RLHF's grows as the exponential of it: there a wrong reward of a rare response moves much of "
+            "the policy to it.",
         ),
     ),
     assumptions=("Preferences follow the Bradley-Terry model on the reward.",),

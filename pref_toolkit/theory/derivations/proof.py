@@ -108,9 +108,12 @@ def _as_exponential(base: sp.Expr, exponent: sp.Expr) -> sp.Expr:
 
 def _sign(t: sp.Expr) -> int:
     """The sign of ``t``, 1 or -1, if the assumptions on its symbols decide it; else 0."""
-    # SymPy does not know that exp(x) < 1 for x < 0. A number between 0 and 1 is 1 / (1 + u) with u > 0.
-    small = {e: 1 / (1 + sp.Dummy(positive=True)) for e in t.atoms(sp.exp) if e.args[0].is_negative}
-    t = sp.factor(t.xreplace(small))
+    # SymPy does not know that exp(x) < 1 for x < 0, nor that it is above 1 for x > 0. Such numbers are 1 / (1 + u) and 1 + u
+    # with u > 0.
+    exponentials = t.atoms(sp.exp)
+    small = {e: 1 / (1 + sp.Dummy(positive=True)) for e in exponentials if e.args[0].is_negative}
+    large = {e: 1 + sp.Dummy(positive=True) for e in exponentials if e.args[0].is_positive}
+    t = sp.factor(t.xreplace(small | large))
     return 1 if t.is_positive else -1 if t.is_negative else 0
 
 
@@ -260,7 +263,7 @@ def refute(statement: sp.Basic, rules: Rules, assumed: Rules) -> str | None:
             _check_domain(opened(side))
         if not isinstance(statement, sp.Equality):
             gap = sp.factor(differentiated(left - right))
-            sign = {sp.Gt: gap.is_positive, sp.Ge: gap.is_nonnegative}[statement.func]
+            sign = {sp.Gt: gap.is_positive or _sign(gap) > 0, sp.Ge: gap.is_nonnegative}[statement.func]
             return None if sign else "SymPy cannot see the sign of left minus right"
         left, right = opened(left), opened(right)
         if not assumed and (why := counterexample(left, right)):  # a random point need not satisfy an assumption

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, assume, define, equal
+from pref_toolkit.theory.derivations.derivation import Derivation, assume, define, equal, positive
 from pref_toolkit.theory.derivations.symbols import L, alpha, beta, lam, n_l, n_w, sigma
 
 # Odds need probabilities strictly below 1.
@@ -113,6 +113,9 @@ sft = Derivation(
 r = sp.Symbol("r", real=True)
 rho_w, rho_l = sp.symbols("rho_w rho_l", real=True)
 
+lead, x = sp.Symbol("d", positive=True), sp.Symbol("x", real=True)
+with_lead = sp.Function(r"\mathcal{D}", real=True)
+
 cpo = Derivation(
     name="cpo",
     title="CPO: DPO with a reference that likes all responses equally",
@@ -139,5 +142,21 @@ cpo = Derivation(
         ),
         equal(sp.Derivative(loss, l_l), beta * sigma(-beta * (l_w - l_l)), "the rejected one is lowered as in DPO."),
         equal(L(t, t), sp.log(2) - alpha * t / n_w, "Two responses that are equally likely."),
+        define(
+            with_lead(x, lead),
+            -sp.log(sigma(x - lead)),
+            "Now a reference that is as good as the data, and prefers the chosen response: its own lead is $d / \\beta$ nats. "
+            "DPO's loss, where the policy leads by $x / \\beta$, is this;",
+        ),
+        equal(
+            sp.exp(with_lead(x, 0) + lead) - sp.exp(with_lead(x, lead)),
+            sp.exp(lead) - 1,
+            "exponentials of CPO's preference loss plus $d$, and of that loss",
+        ),
+        positive(
+            sp.exp(lead) - 1,
+            "differ by something positive. So CPO's loss bounds DPO's against an ideal reference from above, but for the "
+            "number $d$, which does not depend on the policy. The bound is tight where the pair is lost by far.",
+        ),
     ),
 )

@@ -9,7 +9,7 @@ from pref_toolkit.theory.derivations.symbols import beta
 
 K = sp.Symbol("K", integer=True, positive=True)
 y, i, j = sp.symbols("y i j", integer=True)
-Z, t = sp.symbols("Z t", positive=True)
+Z, t, x = sp.symbols("Z t x", positive=True)
 J, KL = sp.symbols("J kl", real=True)
 pi, ref, best = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
 r = sp.Function("r", real=True)
@@ -46,7 +46,17 @@ rlhf = Derivation(
         argue(
             r"J(\pi) \le \beta \log Z, \quad\text{with equality only at } \pi = \pi^{*}",
             "So every term is at least zero, and all are zero only where the two policies agree: the candidate "
-            "is the one optimum.",
+            "is the one optimum among policies that give every response a positive probability.",
+        ),
+        equal(
+            sp.Derivative(x * (r(y) - beta * sp.log(x / ref(y))), x),
+            r(y) - beta * sp.log(x / ref(y)) - beta,
+            "One response's share in the objective, at probability $x$, has this slope.",
+        ),
+        argue(
+            r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \mathrm{ref}(y)) - \beta \to \infty",
+            "At a policy that never gives $y$, whose term is 0, the slope by $y$'s probability is infinite and that by others' "
+            "is not: moving a little probability to $y$ raises the objective. So no such policy is an optimum either.",
         ),
         equal(
             r(y),
