@@ -189,7 +189,7 @@ class Derivation:
         Example:
             >>> from pref_toolkit.theory.derivations import ALL
             >>> print(ALL["bradley_terry"].counts())
-            12 steps proved, 11 of them beyond the definitions; 1 argued in words; 0 assumed
+            11 steps proved, 10 of them beyond the definitions; 1 argued in words; 0 assumed
         """
         rules = self.definitions
         proved = [step.statement for step in self.steps if step.check == "proved"]
@@ -237,4 +237,4 @@ class Derivation:
 
 def _is_definition(statement: sp.Equality, rules: Rules) -> bool:
     """Whether the two sides are one expression as soon as the definitions are put in, differentiated and multiplied out."""
-    return sp.expand(differentiated(substitute(statement.lhs - statement.rhs, rules))) == 0
+    return sp.expand(differentiated(substitute(statement.lhs - statement.rhs, rules)), log=False) == 0
