@@ -132,7 +132,15 @@ def test_the_run_goes_on_as_if_nothing_had_been(name, ended, straight):
     assert same(rows[0]) == same(rows[1])
 
 
-def test_a_second_ctrl_c_stops_at_once(rows, quick, tmp_path):
+@pytest.fixture
+def ctrl_c_as_from_a_terminal():
+    """Tests that are started in the background inherit Ctrl-C as ignored."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
+def test_a_second_ctrl_c_stops_at_once(rows, quick, tmp_path, ctrl_c_as_from_a_terminal):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), Run.open(quick(output=str(tmp_path / "run"))):
         os.kill(os.getpid(), signal.SIGINT)
