@@ -156,9 +156,10 @@ def test_the_whole_update_s_mismatched_pairs_make_the_kl(rows_for, quick):
 
 
 @pytest.mark.usefixtures("float64")
-def test_the_running_mean_counts_every_answer_once(rows_for, quick):
+def test_the_running_means_count_every_answer_once(rows_for, quick):
+    """One mean for each label, over the updates before; their mean is the shift, however many answers each kind has."""
     name = next(name for name, m in METHODS.items() if "shift" in m.needs)
-    rewards, shifts = [], []
+    rewards, shifts = {True: [], False: []}, []
     _, trainer, data = made(rows_for(name), name, quick(learning_rate=1e-2, tokens_per_forward=40))
     beta = trainer.objective.settings["beta"]
     for update in updates(trainer, data, 4):
@@ -166,9 +167,11 @@ def test_the_running_mean_counts_every_answer_once(rows_for, quick):
         shift = trainer.whole_update["shift"].value(scored.examples)
         expected = trainer.objective.loss(replace(scored, batch_stats={"shift": shift}))
         assert torch.allclose(update.losses, expected, rtol=CLOSE)
-        shifts.append((shift.item(), sum(rewards) / max(1, len(rewards))))
-        rewards.extend((beta * (scored.policy["sums"] - scored.reference["sums"])).flatten().tolist())
-    assert len(rewards) == 16 and shifts[0] == (0.0, 0.0) and shifts[3][0] != 0
+        shifts.append((shift.item(), sum(sum(kind) / max(1, len(kind)) for kind in rewards.values()) / 2))
+        for example, reward in zip(scored.examples, beta * (scored.policy["sums"] - scored.reference["sums"])[:, 0]):
+            rewards[bool(example.desirable)].append(reward.item())
+    assert sum(map(len, rewards.values())) == 16 and shifts[0] == (0.0, 0.0) and shifts[3][0] != 0
+    assert len(rewards[True]) != len(rewards[False])  # or one mean over all answers would be the same number
     for used, expected in shifts:
         assert used == pytest.approx(expected, rel=CLOSE)
 
@@ -187,8 +190,9 @@ def test_dispersion_is_the_reference_s_and_has_mean_one(rows, quick):
     for i, row in enumerate(rows, start=1):
         prompt = tokenizer(row["prompt"])["input_ids"]
         answers = [tokenizer(row[c], add_special_tokens=False)["input_ids"] + [2] for c in ("chosen", "rejected")]
-        log_p = torch.cat([distributions(model, Encoded(prompt, [], where=""), y) for y in answers])
-        raw[f"dataset:{i}"] = -math.log(-(log_p.exp() * log_p).sum(-1).mean().item() / math.log(len(tokenizer)))
+        log_ps = [distributions(model, Encoded(prompt, [], where=""), y) for y in answers]
+        entropies = [-(log_p.exp() * log_p).sum(-1).mean().item() for log_p in log_ps]  # of each response by itself
+        raw[f"dataset:{i}"] = -math.log(sum(entropies) / 2 / math.log(len(tokenizer)))
     mean = sum(raw.values()) / len(raw)
     assert kept == pytest.approx({where: value / mean for where, value in raw.items()}, rel=CLOSE)
     assert sum(kept.values()) / 12 == pytest.approx(1)
