@@ -12,7 +12,21 @@ gap, eps, Z = sp.symbols("Delta eps Z", positive=True)
 t, w, offset = sp.symbols("t p_w o", real=True)
 beats = sp.Function("P", positive=True)
 
+K = sp.Symbol("K", integer=True, positive=True)
+i, j, y = sp.symbols("i j y", integer=True)
+x = sp.Symbol("x", real=True)
+temperature, rest = sp.symbols("beta_r o", positive=True)
+chosen, share, label, best, moved = (sp.Function(n, positive=True) for n in ("p", "p", "q", r"\pi^{*}", "N"))
+policy, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}"))
+reward, ratio = (sp.Function(n, real=True) for n in ("r", r"\rho"))
+
 loss = L(l_w, l_l)
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over ``K`` responses, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
 
 odpo = Derivation(
     name="odpo",
@@ -29,9 +43,10 @@ odpo = Derivation(
         ),
         define(
             beats(t),
-            1 - sigma(offset - t),
-            "So, with rewards that differ by $t$, this is the chance of a lead beyond the offset.",
+            sigma(t - offset),
+            "So, with rewards that differ by $t$, this is the chance of a lead beyond the offset,",
         ),
+        equal(beats(t), 1 - sigma(offset - t), "which is what is missing to 1 in the chance of a smaller lead."),
         define(loss, -sp.log(beats(beta * D)), "The loss is its negative logarithm."),
         equal(loss, -sp.log(sigma(beta * D - alpha * sp.log(s_w - s_l))), "The loss, as implemented."),
         equal(
@@ -86,8 +101,32 @@ s_dpo = Derivation(
             r"\rho_3 \to -\infty \implies \mathcal{L} \to -\log \sigma(\beta(\rho_1 - \rho_2))",
             "A rejected response that became impossible drops out. With one left this is DPO.",
         ),
+        define(
+            chosen(t),
+            sp.exp(beta * t) / (sp.exp(beta * t) + over(i, sp.exp(beta * ratio(i)))),
+            "With any number $K$ of rejected responses, of log-ratios $\\rho(i)$: the probability that the chosen one is "
+            "first, at log-ratio $t$.",
+        ),
+        equal(
+            -sp.log(chosen(t)),
+            sp.log(1 + over(i, sp.exp(beta * (ratio(i) - t)))),
+            "The loss for any $K$,",
+        ),
+        equal(sp.Derivative(-sp.log(chosen(t)), t), -beta * (1 - chosen(t)), "and its pull on the chosen response."),
+        define(
+            moved(x),
+            sp.exp(beta * t) + sp.exp(beta * x) + rest,
+            "For one rejected response at log-ratio $x$, with $o$ the sum over the others,",
+        ),
+        equal(
+            sp.Derivative(-sp.log(sp.exp(beta * t) / moved(x)), x),
+            beta * sp.exp(beta * x) / moved(x),
+            "the pull down is its own probability, again for any $K$.",
+        ),
     ),
-    assumptions=("Written out for two rejected responses; more only add terms to the sum.",),
+    assumptions=(
+        "The lines that name responses are written out for two rejected ones; the last five hold for any number.",
+    ),
 )
 
 exo = Derivation(
@@ -124,9 +163,43 @@ exo = Derivation(
             "on both responses.",
         ),
         equal(L(r_w, r_l), -sp.log(2) - (sp.log(1 - eps) + sp.log(eps)) / 2, "At the reference."),
+        define(
+            share(i),
+            (policy(i) / ref(i)) ** beta / over(y, (policy(y) / ref(y)) ** beta),
+            "The same shares for $K$ responses,",
+        ),
+        define(
+            label(i),
+            sp.exp(reward(i) / temperature) / over(y, sp.exp(reward(y) / temperature)),
+            "and labels from their rewards, at temperature $\\beta_r$. The loss is the divergence from these shares to "
+            "these labels.",
+        ),
+        equal(
+            sp.log(share(i) / share(j)),
+            beta * (sp.log(policy(i) / ref(i)) - sp.log(policy(j) / ref(j))),
+            "It is 0 only if all shares are the labels. Shares say how log-ratios differ,",
+        ),
+        equal(sp.log(label(i) / label(j)), (reward(i) - reward(j)) / temperature, "labels how rewards do."),
+        define(
+            best(i),
+            ref(i) * sp.exp(reward(i) / (beta * temperature)) / Z,
+            "RLHF's optimum, for a divergence that costs $\\beta \\beta_r$ a nat,",
+        ),
+        equal(
+            beta * (sp.log(best(i) / ref(i)) - sp.log(best(j) / ref(j))),
+            (reward(i) - reward(j)) / temperature,
+            "has just these differences:",
+        ),
+        equal(
+            (best(i) / ref(i)) ** beta / over(y, (best(y) / ref(y)) ** beta),
+            label(i),
+            "its shares are the labels. So the loss is 0 there, and elsewhere only if the policy differs by one common "
+            "factor on the $K$ responses.",
+        ),
     ),
     assumptions=(
-        "A pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, and not derived.",
+        "The loss is that of a pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, "
+        "and not derived. The lines on $K$ responses are about labels from rewards.",
     ),
 )
 

@@ -123,6 +123,12 @@ dpop = Derivation(
             "Below the reference the chosen response is lifted $1 + \\lambda$ times as hard",
         ),
         equal(sp.Derivative(loss, l_l), beta * sigma(-beta * kept), "as the rejected one is lowered."),
+        equal(
+            sp.Derivative(loss, l_w) + sp.Derivative(loss, l_l),
+            -beta * lam * sigma(-beta * kept) * indicator(r_w - l_w),
+            "DPO's two pulls cancel where both responses move together. These do not: they lift both until the chosen one is "
+            "back at the reference.",
+        ),
         equal(L(r_w, r_l), sp.log(2), "At the reference the loss is DPO's."),
         equal(
             L(r_w - q, r_l - q),

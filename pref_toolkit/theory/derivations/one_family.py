@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, nonnegative
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, nonnegative, positive
 from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import (
     D,
@@ -293,6 +293,17 @@ REWARDS = (
 )
 
 q_w = sp.Symbol("q_w", positive=True)
+weight, total = sp.symbols("w Z", positive=True)
+K = sp.Symbol("K", integer=True, positive=True)
+y = sp.Symbol("y", integer=True)
+classify, reward = (sp.Function(n, real=True) for n in (r"\mathcal{C}", "r"))
+noise, tilt = (sp.Function(n, positive=True) for n in (r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
 
 nca = Derivation(
     name="nca",
@@ -326,7 +337,41 @@ nca = Derivation(
             "The target is $b_w = \\log 2$: below it the chosen response rises, whatever the rejected one does.",
         ),
         equal(L(r_w, r_l), 2 * sp.log(2), "At the reference."),
+        define(
+            classify(t),
+            -weight * sp.log(sigma(t)) - sp.log(sigma(-t)),
+            "The population of responses. One of reward $r$ is good with weight $w = e^{r / \\alpha} / Z$ against 1 of the "
+            "reference's noise; here $Z$ is the mean of $e^{r / \\alpha}$ under the reference. Its share of the loss at "
+            "logit $t$",
+        ),
+        equal(
+            sp.Derivative(classify(t), t),
+            (weight + 1) * sigma(t) - weight,
+            "has this slope,",
+        ),
+        equal(
+            sp.Derivative(classify(t), (t, 2)),
+            (weight + 1) * sigma(t) * sigma(-t),
+            "which grows everywhere,",
+        ),
+        positive((weight + 1) * sigma(t) * sigma(-t), "as this is positive:"),
+        equal(
+            slope(classify(t), t, sp.log(weight)),
+            sp.Integer(0),
+            "its one minimum is at the logit $\\log w = r / \\alpha - \\log Z$, response by response. DPO fixes only "
+            "differences of log-ratios.",
+        ),
+        define(total, over(y, noise(y) * sp.exp(reward(y) / order)), "This $Z$, over $K$ responses,"),
+        define(
+            tilt(y),
+            noise(y) * sp.exp(sp.log(sp.exp(reward(y) / order) / total)),
+            "and the reference moved by that logit, with $\\beta = 1$,",
+        ),
+        equal(
+            over(y, tilt(y)), sp.Integer(1), "sum to 1: the minimum is a policy, RLHF's optimum at $\\alpha$ itself."
+        ),
     ),
+    assumptions=("For the last lines: a tabular policy and the population of responses.",),
 )
 
 apo_zero = Derivation(
@@ -382,8 +427,9 @@ apo_down = Derivation(
     ),
 )
 
-a, b = sp.symbols("a b", nonnegative=True)
-x, y = sp.symbols("x y", real=True)
+a, b, v_1, v_2 = sp.symbols("a b v_1 v_2", nonnegative=True)
+x = sp.Symbol("x", real=True)
+cost, crosswise = (sp.Function(n, real=True) for n in ("c", "E"))
 
 aot = Derivation(
     name="aot",
@@ -395,13 +441,31 @@ aot = Derivation(
             "The log-ratios of chosen to rejected under the policy should be larger than the reference's as a "
             "distribution: its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
         ),
-        equal(
-            (x - (y + a)) ** 2 + (x + b - y) ** 2 - (x - y) ** 2 - (x + b - (y + a)) ** 2,
-            2 * a * b,
-            "For two pairs whose values differ by $b \\ge 0$ and $a \\ge 0$: matching them crosswise costs this "
-            "more squares",
+        define(
+            crosswise(a),
+            cost(x - a) + cost(x + b) - cost(x) - cost(x + b - a),
+            "Two pairs, whose values differ by $b \\ge 0$ under the policy and by $a \\ge 0$ under the reference; $x$ is the "
+            "difference of the two lower ones. So much more does it cost to match them crosswise than by rank, with a "
+            "cost $c$.",
         ),
-        nonnegative(2 * a * b, "than matching by rank. So for two pairs the sorted matching never costs more."),
+        equal(crosswise(sp.Integer(0)), sp.Integer(0), "Nothing at $a = 0$;"),
+        equal(
+            sp.Derivative(crosswise(a), a),
+            slope(cost(t), t, x + b - a) - slope(cost(t), t, x - a),
+            "then it grows by the difference of two slopes, the first at the larger point: never negative if $c$ is convex.",
+        ),
+        define(single(t), logistic, "In full for AOT's own cost. Let it be this, at $t = \\beta x$."),
+        equal(
+            sp.exp(single(t - sp.log(1 + v_1)) + single(t + sp.log(1 + v_2)))
+            - sp.exp(single(t) + single(t + sp.log(1 + v_2) - sp.log(1 + v_1))),
+            sp.exp(-t) * v_1 * v_2 / (1 + v_2),
+            "With $\\beta a = \\log(1 + v_1)$ and $\\beta b = \\log(1 + v_2)$, exponentials of the cost crosswise and "
+            "by rank differ by this,",
+        ),
+        nonnegative(
+            sp.exp(-t) * v_1 * v_2 / (1 + v_2),
+            "which is never negative, as $v_1 \\ge 0$ and $v_2 \\ge 0$. For two pairs matching by rank never costs more.",
+        ),
         argue(
             r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(i)}\right) \le "
             r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(s(i))}\right)",

@@ -19,6 +19,10 @@ r, z, g, w, rho, J = (sp.Function(n, real=True) for n in ("r", "z", "g", "w", r"
 pi, score = sp.Function(r"\pi", positive=True), sp.Function(r"\psi", real=True)
 partition, chance = sp.Function("Z", positive=True), sp.Function("p", positive=True)
 label, expected = sp.Function("q", real=True), sp.Function(r"\mathcal{E}", real=True)
+lead_u, lead_v, table, F, G = (sp.Function(n, real=True) for n in ("u", "v", "A", "F", "F'"))
+other = sp.Function(r"\pi'", positive=True)
+policy = sp.Function(r"\pi_1", positive=True)
+c = sp.Symbol("c", real=True)
 second, length = sp.Function("V", real=True), sp.Function("n", positive=True)
 
 
@@ -155,6 +159,48 @@ online_ipo = Derivation(
             "So there the policy is the reference tilted by the chance to beat $\\mu$. With $\\mu$ fixed this is "
             "IPO's optimum; with $\\mu = \\pi$ it is online IPO's, with the mixture of $\\pi$ and the reference "
             "IPO-MD's. In the last two $w$ depends on $\\pi$, and the line is an equation to be solved.",
+        ),
+        assume(over(j, policy(j)), sp.Integer(1), "The game: $\\pi_1$ is a policy"),
+        assume(over(j, other(j)), sp.Integer(1), "and $\\pi'$ another one."),
+        define(
+            table(i, j),
+            lead_u(i) * lead_v(j) - lead_v(i) * lead_u(j),
+            "The preferences $p(i, j) - 1/2$ change their sign when $i$ and $j$ are swapped. Any such table is a sum of "
+            "tables of this form; one is written out, and every line below is linear in it.",
+        ),
+        equal(table(i, j) + table(j, i), sp.Integer(0), "It changes its sign."),
+        define(
+            F(i),
+            over(j, (sp.Rational(1, 2) + table(i, j)) * policy(j)) - tau * sp.log(policy(i) / ref(i)),
+            "A response's chance to beat $\\pi_1$, less $\\tau$ times its log-ratio. Online IPO rests where this is "
+            "the same number for all responses.",
+        ),
+        define(
+            G(i),
+            over(j, (sp.Rational(1, 2) + table(i, j)) * other(j)) - tau * sp.log(other(i) / ref(i)),
+            "The same for $\\pi'$.",
+        ),
+        equal(
+            over(i, other(i) * (c + tau * sp.log(policy(i) / ref(i)) - tau * sp.log(other(i) / ref(i)))),
+            c - tau * over(i, other(i) * sp.log(other(i) / policy(i))),
+            "Where $F = c$, a policy $\\pi'$ that plays against $\\pi_1$ wins this much, less its own divergence from the "
+            "reference: most with $\\pi' = \\pi_1$. So the rest point is a Nash equilibrium of the game with that penalty.",
+        ),
+        equal(
+            over(i, (policy(i) - other(i)) * over(j, table(i, j) * (policy(j) - other(j)))),
+            sp.Integer(0),
+            "Between two policies the preferences cancel,",
+        ),
+        equal(
+            over(i, (policy(i) - other(i)) * (F(i) - G(i))),
+            -tau
+            * (over(i, policy(i) * sp.log(policy(i) / other(i))) + over(i, other(i) * sp.log(other(i) / policy(i)))),
+            "and only the two divergences are left: the game is strictly monotone.",
+        ),
+        argue(
+            r"F = c,\; F' = c' \;\implies\; \pi_1 = \pi'",
+            "If both are rest points the left side is $(c - c')(1 - 1) = 0$, so both divergences are 0: "
+            "online IPO has one rest point.",
         ),
     ),
     assumptions=(

@@ -84,6 +84,18 @@ bradley_terry = Derivation(
     assumptions=("Comparisons are independent given the scores.",),
 )
 
+K = sp.Symbol("K", integer=True, positive=True)
+i, j = sp.symbols("i j", integer=True)
+t = sp.Symbol("t", real=True)
+score, g = (sp.Function(name, real=True) for name in "sg")
+total, first = (sp.Function(name, positive=True) for name in "Zp")
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over the ``K`` responses that are left, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
+
 s_1, s_2, s_3 = sp.symbols("s_1 s_2 s_3", real=True)
 ranked = L(s_1, s_2, s_3)
 all_three = sp.exp(s_1) + sp.exp(s_2) + sp.exp(s_3)
@@ -135,9 +147,31 @@ plackett_luce = Derivation(
             "the last one loses twice.",
         ),
         equal(P(c, c, c), sp.Rational(1, 6), "Equal scores make all rankings equally likely: the loss is $\\log 3!$."),
+        define(
+            total(t),
+            over(j, sp.exp(score(j) + t * g(j))),
+            "Any number of responses. Let $K$ be left at some choice, with scores $s(i)$, and let $t$ move them by $g(i)$.",
+        ),
+        define(first(i, t), sp.exp(score(i) + t * g(i)) / total(t), "The chance of $i$ to be the one chosen."),
+        equal(
+            over(i, first(i, t)),
+            sp.Integer(1),
+            "One is chosen. This holds at every choice, so the probabilities of all rankings sum to 1, whatever $K$ is.",
+        ),
+        equal(
+            sp.log(first(i, t) / first(j, t)),
+            score(i) - score(j) + t * (g(i) - g(j)),
+            "Of two responses, the odds do not depend on the others.",
+        ),
+        equal(
+            -sp.Derivative(sp.log(first(i, t)), t),
+            over(j, first(j, t) * g(j)) - g(i),
+            "The slope of one choice's loss: with $g = 1$ at one response and 0 elsewhere, its own chance, less 1 if "
+            "it is the one chosen. The loss of a ranking is the sum over its choices, and so is its gradient.",
+        ),
     ),
     assumptions=(
-        "Written out for three responses; more only make the lines longer.",
+        "The lines that name responses are written out for three; the last five hold for any number.",
         "Each choice among those left depends on their scores alone.",
     ),
 )

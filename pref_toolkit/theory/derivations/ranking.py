@@ -106,6 +106,11 @@ slic_hf = Derivation(
         equal(sp.Derivative(loss, l_l), indicator(delta - l_w + l_l), "the rejected one is lowered only so long."),
         equal(L(t, t), delta - lam * t, "Two responses that are equally likely."),
         equal(
+            L(l_w + t, l_l + t),
+            loss - lam * t,
+            "When both fall together the calibration sees nothing; the supervised term charges $\\lambda$ for every nat.",
+        ),
+        equal(
             calibration(l_w, l_l) / delta,
             relu(1 - (l_w - l_l) / delta),
             "Without the supervised term, in units of $\\delta$: the hinge loss above, reference-free, with "
@@ -164,6 +169,11 @@ click = Derivation(
         ),
         equal(sp.Derivative(loss, l_l), alpha * indicator(lead - l_w + l_l), "the bad one is lowered only so long."),
         equal(L(t, t), -t / n_w + alpha * lead, "Two samples that are equally likely."),
+        equal(
+            L(l_w + t, l_l + t),
+            loss - t / n_w,
+            "When both fall together the contrast sees nothing; only the data's term charges for it.",
+        ),
     ),
     assumptions=("The formula is that of the paper as we read it.", "There is no reference."),
 )
@@ -172,6 +182,9 @@ l_1, l_2, l_3, mean_1, mean_2, mean_3 = sp.symbols("l_1 l_2 l_3 m_1 m_2 m_3", re
 n_1, n_2, n_3, v = sp.symbols("n_1 n_2 n_3 v", positive=True)
 weight = sp.Symbol("weight", nonnegative=True)
 listed = L(l_1, l_2, l_3)
+j = sp.Symbol("j", integer=True)
+N_worse, N_better = sp.symbols(r"N_{\mathrm{worse}} N_{\mathrm{better}}", integer=True, positive=True)
+worse, better, ranked = (sp.Function(name, real=True) for name in ("a", "b", r"\mathcal{R}"))
 
 rrhf = Derivation(
     name="rrhf",
@@ -216,6 +229,20 @@ rrhf = Derivation(
             -weight * n_1 * (t + u + v),
             "In the right order only the supervised term is left.",
         ),
+        define(
+            ranked(t),
+            sp.Sum(relu(worse(j) - t), (j, 1, N_worse)) + sp.Sum(relu(t - better(j)), (j, 1, N_better)),
+            "Any number of responses. All costs of one response, whose mean is $t$: against those that score lower, of "
+            "means $a(j)$, and against those that score higher, of means $b(j)$.",
+        ),
+        equal(
+            sp.Derivative(ranked(t), t),
+            sp.Sum(indicator(t - better(j)), (j, 1, N_better)) - sp.Sum(indicator(worse(j) - t), (j, 1, N_worse)),
+            "Its slope counts the responses that it beats and should not, less those that beat it and should not.",
+        ),
     ),
-    assumptions=("Written out for three responses with scores in falling order; more only add pairs.",),
+    assumptions=(
+        "The lines that name responses are written out for three, with scores in falling order; the last two hold for any "
+        "number.",
+    ),
 )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal, nonnegative, positive
 from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import D, L, beta, l_l, l_w, r_l, r_w, relu, rho_l, rho_w, sigma
 
-lam, p_1, p_2, q_1, q_2, Z = sp.symbols("lam p_1 p_2 q_1 q_2 Z", positive=True)
+lam, p_1, p_2, q_1, q_2 = sp.symbols("lam p_1 p_2 q_1 q_2", positive=True)
 t, P_w, P_l, h_w, h_l, next_1, next_2 = sp.symbols("t P_w P_l h_w h_l q'_1 q'_2", real=True)
 f = sp.Function("f", real=True)
 mixed = sp.Function(r"\mathcal{E}", real=True)
+K = sp.Symbol("K", integer=True, positive=True)
+y, i, j = sp.symbols("y i j", integer=True)
+a = sp.Symbol("a", positive=True)
+level = sp.Symbol("c", real=True)
+before, partition, tilted, certain = (sp.Function(n, positive=True) for n in (r"\pi_t", "Z", "q", "H"))
+wins, mean, excess = (sp.Function(n, real=True) for n in ("P", "m", "E"))
+HALF = sp.Rational(1, 2)
 
 loss = L(l_w, l_l)
 
@@ -85,39 +92,106 @@ spin = Derivation(
     },
 )
 
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
+
 sppo = Derivation(
     name="sppo",
     title="SPPO: fit the log-ratio to the win rate",
     steps=(
         *MARGIN[:2],
         argue(
-            r"\pi_{t+1}(y) = \pi_t(y)\, e^{P(y) / \beta} / Z",
+            r"\pi_{t+1}(y) = \pi_t(y)\, e^{P(y) / \beta} / Z(1 / \beta)",
             "Multiplicative weights: a response gains by its chance $P$ of beating a response of $\\pi_t$.",
         ),
-        assume(sp.log(Z), 1 / (2 * beta), "The normaliser is not computed: an average response wins half the time."),
-        define(h_w, P_w / beta - sp.log(Z), "The log-ratio the chosen response should have,"),
-        define(h_l, P_l / beta - sp.log(Z), "and the rejected one."),
-        equal(h_w, (P_w - sp.Rational(1, 2)) / beta, "It is positive for a response that wins more often than not,"),
-        equal(h_l, (P_l - sp.Rational(1, 2)) / beta, "negative for one that does not."),
-        define(
-            loss,
-            ((rho_w - P_w / beta + 1 / (2 * beta)) ** 2 + (rho_l - P_l / beta + 1 / (2 * beta)) ** 2) / 2,
-            "Squares fit each log-ratio to its target.",
+        assume(over(y, before(y)), sp.Integer(1), "The policy before the step is a distribution."),
+        assume(
+            over(y, before(y) * wins(y)),
+            HALF,
+            "Of two draws from it each is the winner half the time: an average response wins half the time.",
+        ),
+        define(partition(t), over(i, before(i) * sp.exp(t * wins(i))), "The normaliser, at $t = 1 / \\beta$."),
+        define(tilted(y, t), before(y) * sp.exp(t * wins(y)) / partition(t), "The next policy."),
+        define(mean(t), over(j, tilted(j, t) * wins(j)), "Its mean of $P$."),
+        equal(sp.log(partition(sp.Integer(0))), sp.Integer(0), "The logarithm of the normaliser is 0 at $t = 0$."),
+        equal(sp.Derivative(sp.log(partition(t)), t), mean(t), "This is its slope,"),
+        equal(sp.Subs(sp.Derivative(sp.log(partition(t)), t), t, 0), HALF, "which begins at 1/2."),
+        equal(
+            sp.Derivative(sp.log(partition(t)), (t, 2)),
+            over(j, tilted(j, t) * (wins(j) - mean(t)) ** 2),
+            "The slope changes by a variance, which is never negative,",
         ),
         equal(
+            sp.Rational(1, 4) - over(j, tilted(j, t) * (wins(j) - mean(t)) ** 2),
+            (mean(t) - HALF) ** 2 + over(j, tilted(j, t) * wins(j) * (1 - wins(j))),
+            "and never above 1/4, because $P$ is a probability.",
+        ),
+        argue(
+            r"\frac{1}{2 \beta} \le \log Z(1 / \beta) \le \frac{1}{2 \beta} + \frac{1}{8 \beta^2}",
+            "Integrated twice from 0 to $1 / \\beta$, these are the bounds of Jensen and of Hoeffding. The lower one is "
+            "met only where all responses win equally often.",
+        ),
+        define(certain(t), (1 + sp.exp(t)) / 2, "The widest case: one half always wins and the other never."),
+        equal(
+            certain(t) - sp.exp(t / 2),
+            (sp.exp(t / 2) - 1) ** 2 / 2,
+            "There the normaliser lies above Jensen's bound, by a square.",
+        ),
+        define(excess(a), a**2 / 2 - sp.log(certain(2 * a)) + a, "Hoeffding's bound less its logarithm, at $t = 2 a$,"),
+        equal(excess(sp.Integer(0)), sp.Integer(0), "is 0 at 0,"),
+        equal(sp.Subs(sp.Derivative(excess(a), a), a, 0), sp.Integer(0), "has no slope there,"),
+        equal(
+            sp.Derivative(excess(a), (a, 2)),
+            ((sp.exp(a) - sp.exp(-a)) / (sp.exp(a) + sp.exp(-a))) ** 2,
+            "and bends up everywhere",
+        ),
+        nonnegative(
+            ((sp.exp(a) - sp.exp(-a)) / (sp.exp(a) + sp.exp(-a))) ** 2,
+            "as this is a square: the upper bound holds.",
+        ),
+        equal(
+            1 / beta - sp.log(certain(1 / beta)),
+            sp.log(2) - sp.log(1 + sp.exp(-1 / beta)),
+            "The exact step lifts a response that always wins by this many nats:",
+        ),
+        positive(
+            sp.log(1 + sp.exp(-1 / beta)),
+            "less than $\\log 2$, however small $\\beta$ is, and $\\log 2$ in the limit: its probability at most doubles.",
+        ),
+        define(level, 1 / (2 * beta), "SPPO computes no normaliser. It takes Jensen's bound for its logarithm."),
+        define(h_w, P_w / beta - level, "The log-ratio the chosen response should have,"),
+        define(h_l, P_l / beta - level, "and the rejected one."),
+        equal(h_w, (P_w - HALF) / beta, "It is positive for a response that wins more often than not,"),
+        equal(h_l, (P_l - HALF) / beta, "negative for one that does not."),
+        equal(
+            over(y, before(y) * sp.exp((wins(y) - HALF) / beta)),
+            sp.exp(sp.log(partition(1 / beta)) - level),
+            "A policy that met every target would have this sum of probabilities.",
+        ),
+        argue(
+            r"\sum_y \pi_t(y)\, e^{(P(y) - 1/2) / \beta} > 1",
+            "By Jensen's bound the sum is above 1 unless all responses win equally often, so no policy meets all targets. "
+            "Nor can a single log-ratio exceed $-\\log \\pi_t(y)$: with a small $\\beta$ even one target is out of reach.",
+        ),
+        define(loss, ((rho_w - h_w) ** 2 + (rho_l - h_l) ** 2) / 2, "Squares fit each log-ratio to its target."),
+        equal(
             loss,
-            ((rho_w - (P_w - sp.Rational(1, 2)) / beta) ** 2 + (rho_l - (P_l - sp.Rational(1, 2)) / beta) ** 2) / 2,
+            ((rho_w - (P_w - HALF) / beta) ** 2 + (rho_l - (P_l - HALF) / beta) ** 2) / 2,
             "The loss, as implemented.",
         ),
-        equal(
-            sp.Derivative(loss, l_w), rho_w - (P_w - sp.Rational(1, 2)) / beta, "Each response goes to its own target,"
-        ),
-        equal(sp.Derivative(loss, l_l), rho_l - (P_l - sp.Rational(1, 2)) / beta, "whatever the other one does."),
+        equal(sp.Derivative(loss, l_w), rho_w - (P_w - HALF) / beta, "Each response goes to its own target,"),
+        equal(sp.Derivative(loss, l_l), rho_l - (P_l - HALF) / beta, "whatever the other one does."),
         equal(
             L(r_w, r_l),
-            ((P_w - sp.Rational(1, 2)) ** 2 + (P_l - sp.Rational(1, 2)) ** 2) / (2 * beta**2),
+            ((P_w - HALF) ** 2 + (P_l - HALF) ** 2) / (2 * beta**2),
             "At the previous iterate.",
         ),
     ),
-    assumptions=("The normaliser is that of a response which wins half the time.",),
+    assumptions=(
+        "One prompt with a finite number $K$ of responses. $p(y, y') + p(y', y) = 1$.",
+        "The normaliser is that of a response which wins half the time: Jensen's bound stands for it.",
+    ),
 )

@@ -49,6 +49,17 @@ TOKEN_ASSUMPTIONS = (
     "$K$ is the sum over a response's positions of the divergence from the reference to the policy.",
 )
 
+k, n = sp.Symbol("k", integer=True), sp.Symbol("n_w", integer=True, positive=True)
+at, telescoped, written, by_policy, by_reference, apart = (
+    sp.Function(name, real=True) for name in (r"\nu", "T", r"\mathcal{A}", r"\lambda", r"\lambda_{r}", r"\kappa")
+)
+
+
+def along(term: sp.Expr) -> sp.Sum:
+    """The sum over the positions of the chosen response, index ``k``."""
+    return sp.Sum(term, (k, 1, n))
+
+
 full = L(l_w, l_l, K_w, K_l)
 
 tdpo1 = Derivation(
@@ -58,9 +69,34 @@ tdpo1 = Derivation(
         *PER_TOKEN,
         *MARGIN,
         define(
-            A_w, beta * (rho_w + K_w), "Summed over the chosen response's tokens, with $K_w$ the sum of divergences,"
+            telescoped(k),
+            at(1) - at(k + 1),
+            "An advantage is $Q$ less the value $\\nu(k)$ of its position; $Q$ is the token's reward plus the value of the "
+            "next position. So the reward of the first $k$ tokens exceeds their advantages by this:",
         ),
-        define(A_l, beta * (rho_l + K_l), "and over the rejected one's."),
+        equal(telescoped(sp.Integer(0)), sp.Integer(0), "it is nothing before the first token,"),
+        equal(
+            telescoped(k) - telescoped(k - 1),
+            at(k) - at(k + 1),
+            "and each position adds its own value less the next one's.",
+        ),
+        argue(
+            r"\sum_{k=1}^{n} \text{reward}(k) = \sum_{k=1}^{n} A(k) + \nu(1) - \nu(n + 1), \quad \nu(n + 1) = 0",
+            "Position by position. The value $\\nu(1)$ is the prompt's, the same for both responses: rewards of two "
+            "responses differ by their sums of advantages.",
+        ),
+        define(
+            written(k),
+            beta * (by_policy(k) - by_reference(k)) + beta * apart(k),
+            "The advantage of the token written at position $k$, as proved above, with $\\lambda(k)$ and $\\lambda_r(k)$ "
+            "its log-probabilities and $\\kappa(k)$ the divergence there.",
+        ),
+        assume(along(by_policy(k)), l_w, "Over the chosen response the log-probabilities sum to $l_w$"),
+        assume(along(by_reference(k)), r_w, "and $r_w$,"),
+        assume(along(apart(k)), K_w, "and the divergences to $K_w$."),
+        define(A_w, beta * (rho_w + K_w), "Summed over the chosen response's tokens,"),
+        equal(along(written(k)), A_w, "as these are the sums of the terms,"),
+        define(A_l, beta * (rho_l + K_l), "and in the same way over the rejected one's."),
         define(full, -sp.log(sigma(A_w - A_l)), "Bradley-Terry's loss on the sums."),
         equal(full, -sp.log(sigma(beta * (D - (K_l - K_w)))), "The loss, as implemented."),
         equal(
@@ -113,12 +149,21 @@ tdpo2 = Derivation(
         ),
         equal(L(r_w, r_l, K_w), sp.log(2), "At the reference, where the two divergences are equal: both are 0."),
         equal(sp.Subs(part, alpha, 0), -sp.log(sigma(beta * D)), "With $\\alpha = 0$ this is DPO."),
+        equal(
+            sp.Subs(part, alpha, 1),
+            -sp.log(sigma(beta * (rho_w + K_w) - beta * (rho_l + K_l))),
+            "With $\\alpha = 1$ it has the value of the first version, Bradley-Terry on sums of advantages, but the "
+            "chosen response's divergence is not trained.",
+        ),
     ),
     assumptions=TOKEN_ASSUMPTIONS,
 )
 
 loss = L(l_w, l_l)
 dispersion = sp.Function(r"\varphi", real=True)
+spread = sp.Symbol(r"\psi", positive=True)
+agreed = sp.Function("P", positive=True)
+t = sp.Symbol("t", real=True)
 
 mallows_dpo = Derivation(
     name="mallows_dpo",
@@ -134,12 +179,27 @@ mallows_dpo = Derivation(
         equal(dispersion(sp.log(size)), sp.Integer(0), "Where the reference is undecided the pair says nothing."),
         equal(sp.Derivative(dispersion(H), H), -phi_0 / H, "The surer the reference, the larger $\\varphi$."),
         define(
-            A_w,
-            phi * beta * rho_w,
-            "From here on $\\varphi$ is that number, without gradient. It scales the reward of the chosen response",
+            spread,
+            sp.exp(-phi),
+            "From here on $\\varphi$ is that number, without gradient. The dispersion $\\psi$ of Mallows' model is this.",
         ),
-        define(A_l, phi * beta * rho_l, "and of the rejected one."),
-        define(loss, -sp.log(sigma(A_w - A_l)), "Bradley-Terry's loss."),
+        define(
+            agreed(t),
+            1 / (1 + spread**t),
+            "In Mallows' model a ranking at distance $d$ from the agreed one has weight $\\psi^d$. Two "
+            "responses have two rankings: the agreed one, at distance 0, and the other, at distance $t$.",
+        ),
+        equal(
+            sp.log(agreed(sp.Integer(1)) / (1 - agreed(sp.Integer(1)))),
+            phi,
+            "So the log-odds of neighbours are minus the logarithm of the dispersion, $\\varphi$,",
+        ),
+        equal(agreed(t), sigma(phi * t), "and at distance $t$ they are $\\varphi t$: Bradley-Terry, with a scale."),
+        define(
+            loss,
+            -sp.log(agreed(beta * D)),
+            "The difference of the two rewards is put for the distance, and the loss is the negative log-likelihood.",
+        ),
         equal(loss, -sp.log(sigma(phi * beta * D)), "The loss, as implemented."),
         equal(
             sp.Derivative(loss, l_w), -phi * beta * sigma(-phi * beta * D), "It is DPO with a $\\beta$ for each prompt,"
@@ -149,8 +209,8 @@ mallows_dpo = Derivation(
         equal(sp.Subs(loss, phi, 1), -sp.log(sigma(beta * D)), "With $\\varphi = 1$ this is DPO."),
     ),
     assumptions=(
-        "Rankings follow a Mallows model with a dispersion for each prompt: the log-odds of neighbours in the ranking are "
-        "minus the logarithm of the dispersion.",
+        "Rankings follow a Mallows model with a dispersion for each prompt, and the distance of two rankings is the "
+        "difference of two rewards.",
         "The dispersion is what the reference's entropy suggests, up to a constant factor $\\varphi_0$ of its logarithm.",
     ),
 )
@@ -205,6 +265,14 @@ ld_dpo = Derivation(
 w_w, w_l = sp.symbols("w_w w_l", real=True)
 weight = sp.Symbol("w", positive=True)
 plain = sp.Function(r"\mathcal{S}", real=True)
+cost = sp.Function("c", real=True)
+drawn, now, exact = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi", r"\omega"))
+
+
+def over_pairs(term: sp.Expr) -> sp.Sum:
+    """The sum over all ``K`` pairs that may be drawn, index ``y``."""
+    return sp.Sum(term, (y, 1, sp.Symbol("K", integer=True, positive=True)))
+
 
 wpo = Derivation(
     name="wpo",
@@ -229,10 +297,12 @@ wpo = Derivation(
         equal(sp.Derivative(loss, l_w), -weight * beta * sigma(-beta * D), "DPO's pull, weighted,"),
         equal(sp.Derivative(loss, l_l), weight * beta * sigma(-beta * D), "on both responses."),
         equal(L(r_w, r_l), weight * sp.log(2), "At the reference."),
-        argue(
-            r"\mathbb{E}_{y \sim \mu}\, \frac{\pi(y)}{\mu(y)}\, \mathcal{S} = \mathbb{E}_{y \sim \pi}\, \mathcal{S}",
-            "Weights of this kind make off-policy pairs stand in for on-policy ones, up to the length normalisation "
-            "and the unknown $\\mu$.",
+        define(exact(y), now(y) / drawn(y), "Had pair $y$, drawn from $\\mu$, this weight,"),
+        equal(
+            over_pairs(drawn(y) * exact(y) * cost(y)),
+            over_pairs(now(y) * cost(y)),
+            "the mean of any cost would be the one over pairs drawn from the policy. WPO's weights are not quite these: they "
+            "are means per token, at most 1, and do not know $\\mu$.",
         ),
     ),
 )
