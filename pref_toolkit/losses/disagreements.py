@@ -144,7 +144,7 @@ DISAGREEMENTS: dict[str, Disagreement] = {
         ("kto",),
         "z0 from answers to other prompts, as in TRL 1.16 if neighbouring rows have different prompts (here rho = 2 and "
         "0.5); pass the answers' own rho as kl for the other",
-        "z0 from the matched answers themselves (rho = 2 and -1), biased low",
+        "z0 from the matched answers themselves (rho = 2 and -1), which moves with the labels",
         lambda: (_kto(2.0, 0.5), _kto(2.0, -1.0)),
     ),
     "kto_clamp": Disagreement(
