@@ -112,8 +112,9 @@ def robust_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: Fl
 def ipo(policy: Logps, reference: Logps, *, tau: Positive = 0.1) -> Tensor:
     """Identity preference optimisation: ``(D - 1 / (2 tau))^2``.
 
-    The margin is of summed log-probabilities, as in the paper. Some libraries use means per token;
-    pass ``policy.per_token(), reference.per_token()`` for that loss.
+    The margin is of summed log-probabilities, as in the paper and in eric-mitchell's code. TRL and HALOs use means per
+    token; pass ``policy.per_token(), reference.per_token()`` for that loss. The minimum is the optimum that the paper
+    derives if the pairs are drawn from a distribution that gives every response of the reference.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -265,11 +266,15 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
     """Odds ratio preference optimisation: ``-lbar_w - lam log sigmoid(log_odds(lbar_w) - log_odds(lbar_l))``.
 
     ``log_odds(x) = x - log(1 - e^x)`` of the mean log-probability per token. The supervised term is over the response
-    only; the authors' code takes prompt and response together unless told otherwise, as we read it.
+    only; the authors' code takes prompt and response together unless told otherwise.
+
+    In float32 a mean nearer to 0 than 1.2e-7, a copied string, counts as if it were that far: between two such means the
+    odds term is ``lam log 2``, and has no gradient.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
-        lam: weight of the odds-ratio term; the paper's lambda.
+        lam: weight of the odds-ratio term; the paper's lambda: 0.1, 0.2 or 0.25 by model. The authors' code has 1.0 as the
+            default of its argument, and 0.1 and 0.05 in its scripts.
 
     Returns:
         ``(B,)`` losses. There is no reference; at ``lbar_w = lbar_l`` each is ``-lbar_w + lam log 2``.
@@ -295,7 +300,9 @@ def orpo(policy: Logps, *, lam: NonNegative = 0.1) -> Tensor:
 def cpo(policy: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Tensor:
     """Contrastive preference optimisation: ``-log sigmoid(beta (l_w - l_l)) - alpha lbar_w``.
 
-    The supervised term is a mean per token, as in the authors' code.
+    The supervised term is a mean per token of each response. In the authors' code it is one mean over all tokens of a
+    batch, which changes when the batch is split. Their code by now also multiplies the chosen log-probability by a penalty
+    of its own (ARPO, for X-ALMA): another loss, by the same name.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
@@ -325,7 +332,11 @@ def dpo_nll(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: Non
     """DPO plus supervised learning of the chosen response: ``-log sigmoid(beta D) - alpha lbar_w``.
 
     The supervised term is a mean per token of each response, which gradient accumulation leaves as it is; a mean over
-    all tokens of a batch would change with the split. Llama 3.1 used ``alpha = 0.2``, as we read it.
+    all tokens of a batch would change with the split.
+
+    Three recipes have this form. Iterative RPO (Pang et al.) has ``alpha = 1``; RPO (Liu et al.) calls the weight eta and has
+    0.005 with ``beta = 0.01``, as a library cites it; Llama 3 has 0.2 with ``beta = 0.1``, and leaves formatting tokens out
+    of both terms.
 
     Args:
         policy: pairs ``(B, 2)``, nats, with their token counts.
@@ -654,9 +665,13 @@ def discopop(policy: Logps, reference: Logps, *, beta: Positive = 0.05, tau: Pos
     return torch.sigmoid(-t / tau) * -logsigmoid(t) + growing_exp(logsigmoid(t / tau) - t)
 
 
-@method(paper="Wu et al. 2024, arXiv:2405.00675", equation="the squared loss on win rates", chapter="loops/self_play")
+@method(paper="Wu et al. 2024, arXiv:2405.00675", equation="eq. 4.7", chapter="loops/self_play")
 def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Positive = 1e-3) -> Tensor:
     """Self-play preferences: ``((rho_w - (P_w - 1/2) / beta)^2 + (rho_l - (P_l - 1/2) / beta)^2) / 2``.
+
+    The half of the squares and the default of beta are those of the authors' code. ``1 / (2 beta)`` stands for the logarithm
+    of the normaliser of exact multiplicative weights; it is a lower bound, so the targets of all responses together lie
+    above what any policy can meet.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
@@ -714,7 +729,7 @@ def nca(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
     return -logsigmoid(b_w) - (logsigmoid(-b_w) + logsigmoid(-b_l)) / 2
 
 
-@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="APO-zero", chapter="methods/one_family")
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 7", chapter="methods/one_family")
 def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     """Anchored preference optimisation, chosen up and rejected down: ``1 - sigmoid(beta rho_w) + sigmoid(beta rho_l)``.
 
@@ -739,7 +754,7 @@ def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
     return torch.sigmoid(-beta * rho_w) + torch.sigmoid(beta * rho_l)
 
 
-@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="APO-down", chapter="methods/one_family")
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 8", chapter="methods/one_family")
 def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     """Anchored preference optimisation, both down, the rejected further: ``sigmoid(beta rho_w) + 1 - sigmoid(beta D)``.
 

@@ -85,7 +85,7 @@ def tdpo2(
 
 @method(
     paper="Chen et al. 2024, arXiv:2405.14953",
-    equation="the DPO form with a dispersion index",
+    equation="the DPO form with a dispersion index (version 5, MallowsPO)",
     chapter="methods/token_level",
 )
 def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Positive = 0.1) -> Tensor:
