@@ -301,7 +301,7 @@ def cpo(policy: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 1.0) -> Ten
     """Contrastive preference optimisation: ``-log sigmoid(beta (l_w - l_l)) - alpha lbar_w``.
 
     The supervised term is a mean per token of each response. In the authors' code it is one mean over all tokens of a
-    batch, which changes when the batch is split. Their code by now also multiplies the chosen log-probability by a penalty
+    batch, which changes when the batch is split. Their code by now also multiplies the rejected log-probability by a penalty
     of its own (ARPO, for X-ALMA): another loss, by the same name.
 
     Args:
