@@ -231,6 +231,8 @@ dpo_norm = Derivation(
     assumptions=("Preferences follow the Bradley-Terry model on the reward.",),
 )
 
+won, lost = sp.symbols("a b", positive=True)
+
 gpo = Derivation(
     name="gpo",
     title="GPO: any convex link that falls at 0",
@@ -252,6 +254,23 @@ gpo = Derivation(
             beta**2 * (D - 1 / (2 * (beta / 2))) ** 2,
             "With the square it is $\\beta^2$ times IPO's loss with $\\tau = \\beta / 2$, "
             "that is $1 / (2 \\tau) = 1 / \\beta$.",
+        ),
+        equal(
+            slope(-won * sp.log(sigma(t)) - lost * sp.log(sigma(-t)), t, sp.log(won / lost)),
+            sp.Integer(0),
+            "If the first response was preferred $a$ times and the second $b$ times, a link also says where the pull ends. "
+            "With the logistic one the difference of rewards becomes the log-odds,",
+        ),
+        equal(
+            slope(won * sp.exp(-t) + lost * sp.exp(t), t, sp.log(won / lost) / 2),
+            sp.Integer(0),
+            "with the exponential one half of them,",
+        ),
+        equal(
+            slope(won * (1 - t) ** 2 + lost * (1 + t) ** 2, t, (won - lost) / (won + lost)),
+            sp.Integer(0),
+            "with the square the difference of the two shares, which is bounded whatever the data. With the hinge it is $\\pm 1$, "
+            "for the more frequent winner, and the correlation's pull has no end.",
         ),
     ),
     choices={
