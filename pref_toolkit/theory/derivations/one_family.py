@@ -269,8 +269,8 @@ gpo = Derivation(
         equal(
             slope(won * (1 - t) ** 2 + lost * (1 + t) ** 2, t, (won - lost) / (won + lost)),
             sp.Integer(0),
-            "with the square the difference of the two shares, which is bounded whatever the data. With the hinge it is $\\pm 1$, "
-            "for the more frequent winner, and the correlation's pull has no end.",
+            "with the square the difference of the two shares, which is bounded whatever the data. With the hinge it is "
+            "$\\pm 1$, for the more frequent winner, and the correlation's pull has no end.",
         ),
     ),
     choices={
