@@ -63,7 +63,7 @@ def test_each_mutant_is_code_of_its_own():
 
 def test_who_runs_a_function():
     assert users()["log_odds"] == {"log_odds", "orpo"}
-    assert users()["growing_expm1"] == {"growing_expm1", "f_dpo"}
+    assert users()["growing_expm1"] == {"growing_expm1", "f_dpo", "chi_po"}
     assert {"dpo", "wpo", "tdpo1", "mallows_dpo"} <= users()["margin"] and "simpo" not in users()["margin"]
     assert users()["LINKS"] == {"LINKS", "spin", "gpo"}
 
