@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sympy as sp
 
-from pref_toolkit.theory.derivations.derivation import Derivation, assume, define, equal, positive
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, assume, define, equal, positive
 from pref_toolkit.theory.derivations.margin import MARGIN
 from pref_toolkit.theory.derivations.symbols import (
     D,
@@ -165,6 +165,14 @@ dpo_nll = Derivation(
             -beta * over(base(y) * sp.log(policy(y))) + beta * over(base(y) * sp.log(reference(y))),
             "Its gain on the mean reward of $\\mu$ is the supervised loss of $\\mu$'s responses, and a number that does not "
             "depend on the policy. So this doubt is a supervised term: a sum over tokens, where the code has a mean.",
+        ),
+        argue(
+            r"\min_r\left\{\eta\, \mathcal{L}_{\mathrm{BT}}(r) + \max_\pi J_r(\pi) - \mathbb{E}_{\mu}[r]\right\} = "
+            r"\min_\pi\left\{\eta\, \mathcal{L}_{\mathrm{DPO}}(\pi) - "
+            r"\beta\, \mathbb{E}_{\mu}[\log \pi]\right\} + \text{const}",
+            "Weigh the fit to the pairs, Bradley-Terry's loss, by $\\eta$ against that gain. Each reward has its optimal policy, and "
+            "in terms of it the fit is DPO's loss: the least favourable reward is found by DPO + NLL, with "
+            "$\\alpha = \\beta / \\eta$ on sums.",
         ),
     ),
     assumptions=("For the last lines: one prompt with a finite number $K$ of responses, and a tabular policy.",),

@@ -156,7 +156,8 @@ cpo = Derivation(
         positive(
             sp.exp(lead) - 1,
             "differ by something positive. So CPO's loss bounds DPO's against an ideal reference from above, but for the "
-            "number $d$, which does not depend on the policy. The bound is tight where the pair is lost by far.",
+            "number $d$, which does not depend on the policy. The bound is tight where the pair is lost by far. The supervised "
+            "term is least at the distribution of the data, as SFT's derivation shows.",
         ),
     ),
 )

@@ -54,9 +54,10 @@ rlhf = Derivation(
             "One response's share in the objective, at probability $x$, has this slope.",
         ),
         argue(
-            r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \mathrm{ref}(y)) - \beta \to \infty",
-            "At a policy that never gives $y$, whose term is 0, the slope by $y$'s probability is infinite and that by others' "
-            "is not: moving a little probability to $y$ raises the objective. So no such policy is an optimum either.",
+            r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \pi_{\mathrm{ref}}(y)) - \beta \to \infty",
+            "At a policy that never gives $y$, whose term is 0, the slope by $y$'s probability is infinite, and that by a "
+            "response which it gives is not: moving a little probability to $y$ raises the objective. So no such policy is an "
+            "optimum either.",
         ),
         equal(
             r(y),
