@@ -170,8 +170,8 @@ dpo_nll = Derivation(
             r"\min_r\left\{\eta\, \mathcal{L}_{\mathrm{BT}}(r) + \max_\pi J_r(\pi) - \mathbb{E}_{\mu}[r]\right\} = "
             r"\min_\pi\left\{\eta\, \mathcal{L}_{\mathrm{DPO}}(\pi) - "
             r"\beta\, \mathbb{E}_{\mu}[\log \pi]\right\} + \text{const}",
-            "Weigh the fit to the pairs, Bradley-Terry's loss, by $\\eta$ against that gain. Each reward has its optimal policy, "
-            "and in terms of it the fit is DPO's loss: the least favourable reward is found by DPO + NLL, with "
+            "Weigh the fit to the pairs, Bradley-Terry's loss, by $\\eta$ against that gain. Each reward has its optimal "
+            "policy, and in terms of it the fit is DPO's loss: the least favourable reward is found by DPO + NLL, with "
             "$\\alpha = \\beta / \\eta$ on sums.",
         ),
     ),
