@@ -35,12 +35,15 @@ test: setup  ## run the tests, a process to each core
 	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 # The cache of executed chapters knows their cells only: when what they import or read changes, it goes.
-CODE = $(shell find pref_toolkit data constraints.txt -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
+CODE = $(shell find pref_toolkit data constraints.txt book/_assets/warnings_as_errors.py -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
+
+STARTUP := book/_build/ipython/profile_default/startup
 
 book: setup  ## run every notebook on the CPU and render book/_build/html
 	@test "$$(cat book/_build/code 2>/dev/null)" = "$(CODE)" || rm -rf book/_build
 	@rm -rf book/_build/html && mkdir -p book/_build && echo $(CODE) > book/_build/code
-	$(BIN)/jupyter-book build book --all -W -n --keep-going
+	@mkdir -p $(STARTUP) && cp book/_assets/warnings_as_errors.py $(STARTUP)/
+	IPYTHONDIR=$(CURDIR)/book/_build/ipython TQDM_DISABLE=1 $(BIN)/jupyter-book build book --all -W -n --keep-going
 
 notebooks: setup  ## write the chapters as .ipynb to book/notebooks
 	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build --exclude-dir _assets); do \

@@ -101,9 +101,17 @@ UNRENDERED = """() => { const copy = document.querySelector('main, body').cloneN
   copy.querySelectorAll('pre, code, script, style, mjx-container, mjx-assistive-mml').forEach(e => e.remove());
   return copy.textContent.match(/\\$\\$|\\\\\\(|\\\\\\[|\\\\[a-zA-Z]{2,}/g) || []; }"""
 
+SCROLLED_IN_A_LINE = """() => [...document.querySelectorAll('main span.math')]
+  .filter(e => getComputedStyle(e).overflowX !== 'visible').map(e => e.textContent.slice(0, 60))"""
+
 OUT_OF_REACH = """() => [...document.querySelectorAll('main :is(mjx-container, svg, table, pre, p, h1, h2, h3)')]
   .filter(e => e.checkVisibility() && e.getBoundingClientRect().left < 0)
   .map(e => e.outerHTML.slice(0, 100))"""
+
+
+@on_every_page
+def test_no_page_shows_what_went_to_stderr(name: str) -> None:
+    assert "output stderr" not in (BUILT / f"{name}.html").read_text("utf-8")
 
 
 @on_every_page
@@ -117,6 +125,7 @@ def test_page(visit: Visit, name: str) -> None:
     assert rendered >= wanted, f"{wanted - rendered} formulas without MathJax"
     assert page.locator("mjx-merror, [data-mjx-error], mjx-container [style*='color: red']").count() == 0
     assert page.evaluate(UNRENDERED) == []
+    assert page.evaluate(SCROLLED_IN_A_LINE) == [], "the Tab key stops at a formula within a line"
 
     assert page.evaluate(UNNAMED) == []
     for picture in page.locator(".pt-panels").all():

@@ -1,5 +1,6 @@
 """Every derivation is proved, every line of it matters, and its last line is the loss that trains."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scipy.special import expit
 
 from pref_toolkit.logps import Logps
 from pref_toolkit.losses import METHODS
-from pref_toolkit.theory.derivations import ALL, Counts, DerivationError
+from pref_toolkit.theory.derivations import ALL, Counts, DerivationError, printing
 from pref_toolkit.theory.derivations.premises import Premises
 from pref_toolkit.theory.derivations.proof import refute, substitute
 from pref_toolkit.theory.derivations.ranking import l_target, with_target
@@ -160,6 +161,14 @@ ONCE_WEAK = [
 @pytest.mark.parametrize("name", ALL)
 def test_a_derivation_proves_more_than_its_definitions(name):
     assert ALL[name].counts().beyond >= (2 if name in ONCE_WEAK else 1)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_no_symbol_prints_as_a_word_of_code(name):
+    """A name of several letters is a command of LaTeX, or stands in one."""
+    statements = [step.statement for step in ALL[name].steps if not isinstance(step.statement, str)]
+    for symbol in set().union(*(statement.free_symbols for statement in statements)):
+        assert not re.search(r"(?<![\\A-Za-z{])[A-Za-z]{2,}", printing.latex(symbol)), symbol
 
 
 @pytest.mark.parametrize(("name", "choice"), [(name, c) for name in ALL for c in ALL[name].choices])

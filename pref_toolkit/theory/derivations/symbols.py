@@ -23,6 +23,7 @@ L = sp.Function(r"\mathcal{L}", real=True)
 
 LATEX_NAMES = {
     lam: r"\lambda",
+    sp.Symbol("lam", positive=True): r"\lambda",
     D: "D",
     sp.Symbol("margin_ld", real=True): r"D_{\mathrm{ld}}",
     sp.Symbol("kl", real=True): r"\mathrm{KL}",
