@@ -43,7 +43,7 @@ book: setup  ## run every notebook on the CPU and render book/_build/html
 	@test "$$(cat book/_build/code 2>/dev/null)" = "$(CODE)" || rm -rf book/_build
 	@rm -rf book/_build/html && mkdir -p book/_build && echo $(CODE) > book/_build/code
 	@mkdir -p $(STARTUP) && cp book/_assets/warnings_as_errors.py $(STARTUP)/
-	IPYTHONDIR=$(CURDIR)/book/_build/ipython TQDM_DISABLE=1 $(BIN)/jupyter-book build book --all -W -n --keep-going
+	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jupyter-book build book --all -W -n --keep-going
 
 notebooks: setup  ## write the chapters as .ipynb to book/notebooks
 	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build --exclude-dir _assets); do \

@@ -5,3 +5,5 @@ import warnings
 warnings.simplefilter("error")
 # tqdm, imported in a notebook, wants a widget for its bars; the book shows none.
 warnings.filterwarnings("ignore", message="IProgress not found")
+# Jupyter's own, at the end of a kernel.
+warnings.filterwarnings("ignore", category=PendingDeprecationWarning, module="ipykernel")
