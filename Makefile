@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks bench bench-gpu lock clean
+.PHONY: help setup train check test book notebooks run-notebooks bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -45,10 +45,12 @@ book: setup  ## run every notebook on the CPU and render book/_build/html
 	@mkdir -p $(STARTUP) && cp book/_assets/warnings_as_errors.py $(STARTUP)/
 	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jupyter-book build book --all -W -n --keep-going
 
-notebooks: setup  ## write the chapters as .ipynb to book/notebooks
-	for chapter in $$(grep -rl '^kernelspec:' book --include '*.md' --exclude-dir _build --exclude-dir _assets); do \
-	  target=book/notebooks/$${chapter#book/}; mkdir -p $$(dirname $$target); \
-	  $(BIN)/jupytext --quiet --to ipynb --output $${target%.md}.ipynb $$chapter || exit 1; done
+notebooks: book  ## write the chapters as .ipynb to book/notebooks: student, without solutions, and full
+	rm -rf book/notebooks && cp -r book/_build/html/_notebooks book/notebooks
+
+run-notebooks: notebooks  ## run every notebook top to bottom in an empty folder, half an hour on two cores
+	@here=$$(mktemp -d) && cp -r book/notebooks $$here/ && cd $$here && find notebooks -name '*.ipynb' | sort | while read -r notebook; do \
+	  echo "$$notebook"; $(CURDIR)/$(BIN)/jupyter-execute --timeout=600 "$$notebook" || exit 1; done
 
 bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json
 	$(BIN)/python tests/benchmarks/run.py

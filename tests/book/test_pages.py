@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from collections.abc import Iterator
@@ -192,14 +191,6 @@ def test_menu_and_mode_work_on_a_phone(light: Visit) -> None:
     menu.first.click()
     page.wait_for_url("**/reference/notation.html")
     assert light.trouble == []
-
-
-def test_every_chapter_offers_its_notebook() -> None:
-    offered = [n for n in BUILT_PAGES if "download-notebook-button" in (BUILT / f"{n}.html").read_text("utf-8")]
-    assert offered
-    for name in offered:
-        notebook = json.loads((BUILT / "_sources" / f"{name}.ipynb").read_text("utf-8"))
-        assert any(cell["cell_type"] == "code" for cell in notebook["cells"])
 
 
 def test_no_file_names_another_host_to_load_from() -> None:

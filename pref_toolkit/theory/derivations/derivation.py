@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field, replace
+from itertools import takewhile
 from typing import Any, Literal, get_args
 
 import sympy as sp
@@ -117,12 +118,7 @@ class Counts:
         )
 
 
-_SHOWN = {
-    "definition": "Definition.",
-    "assumption": "Assumption.",
-    "proved": "Proved.",
-    "argument": "Argued in words, not checked by SymPy.",
-}
+_MARK = {"definition": "", "assumption": "assumed", "proved": "✓", "argument": "argued"}
 
 
 @dataclass(frozen=True)
@@ -224,15 +220,18 @@ class Derivation:
         return tuple(self._last(sp.Derivative(self._loss_name, x)) for x in self.loss_arguments)
 
     def _repr_markdown_(self) -> str:
+        """The definitions it opens with as a list, then a formula for each step, its number and its mark at the right."""
         lines = [f"**{self.title}**", ""]
         lines += [f"- {text}" for text in self.assumptions]
         lines += [f"- `{name}`: ${choice.latex()}$. {choice.why}" for name, choice in self.choices.items()]
-        for number, step in enumerate(self.steps, start=1):
-            tag = f"{self.name.replace('_', ' ')} {number}"
+        opening = list(takewhile(lambda step: step.check == "definition", self.steps))
+        lines += [f"- ({number}) ${step.latex()}$. {step.why}" for number, step in enumerate(opening, start=1)]
+        for number, step in enumerate(self.steps[len(opening) :], start=len(opening) + 1):
+            tag = f"{number} {_MARK[step.check]}".strip()
             # Not $$: Sphinx puts a formula of several lines into a split, where a tag is an error.
             equation = [r"\begin{equation*}", rf"{step.latex()} \tag{{{tag}}}", r"\end{equation*}"]
-            lines += ["", f"*{_SHOWN[step.check]}* {step.why}", "", *equation]
-        return "\n".join([*lines, "", f"*{self.counts()}.*"])
+            lines += ["", step.why, "", *equation]
+        return "\n".join([*lines, "", f"*✓ marks a step that SymPy proves. {self.counts()}.*"])
 
 
 def _is_definition(statement: sp.Equality, rules: Rules) -> bool:
