@@ -29,9 +29,7 @@ def ches_and_change() -> Iterator[Case]:
         head = torch.randn(v, d, dtype=double, generator=generator).requires_grad_()
 
         logits_w, logits_l = h_w @ head.T, h_l @ head.T
-        l_w, l_l = (
-            logits.log_softmax(-1)[range(len(y)), y].sum() for logits, y in ((logits_w, y_w), (logits_l, y_l))
-        )
+        l_w, l_l = (logits.log_softmax(-1)[range(len(y)), y].sum() for logits, y in ((logits_w, y_w), (logits_l, y_l)))
         (g_w,) = torch.autograd.grad(l_w, head, retain_graph=True)
         (g_l,) = torch.autograd.grad(l_l, head, retain_graph=True)
         score = sum(float(a @ b) for a in h_w for b in h_l) - sum(float(a @ b) for a in h_w for b in h_w)
