@@ -95,6 +95,12 @@ def test_an_answer_cannot_change_the_cases() -> None:
     assert check("ipo-ex-7", spoil).text == check("ipo-ex-7", spoil).text
 
 
+def test_the_readme_shows_what_check_says() -> None:
+    readme = (BOOK.parent / "README.md").read_text(encoding="utf-8")
+    (call, said) = re.search(r"^>>> (check\(.*)\n(.*)$", readme, flags=re.M).groups()
+    assert repr(eval(call, {"check": check, "torch": torch})) == said
+
+
 def test_a_label_that_is_not_there() -> None:
     with pytest.raises(Complaint, match=r"no graded exercise is called 'ipo-ex-66'; did you mean 'ipo-ex-6'\?"):
         check("ipo-ex-66", abs)
