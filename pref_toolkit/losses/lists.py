@@ -67,8 +67,8 @@ def rrhf(policy: Logps, scores: Tensor, *, weight: NonNegative = 1.0) -> Tensor:
     The scores alone rank, whatever the order of the columns. Responses with equal scores are not compared; of several
     best ones the first is supervised.
 
-    The authors' code multiplies the ranking term by 100 unless told otherwise, and every one of their scripts tells it 1. Its
-    supervised term is a mean over the whole padded row.
+    The authors' code multiplies the ranking term by 100 unless told otherwise, and every one of their scripts tells it 1. Both
+    its terms are means over the whole padded row, prompt included (GanjinZero/RRHF, train.py, commit e1a2b61, lines 237-256).
 
     Args:
         policy: K >= 2 responses ``(B, K)``, nats, with their token counts.

@@ -10,6 +10,9 @@ class ShownCode(SphinxPostTransform):
     default_priority = 198  # before myst-nb folds cells
 
     def run(self, **kwargs):
+        for section in self.document.findall(nodes.section):
+            if section["ids"] in (["exercise-content"], ["solution-content"]):
+                section["ids"] = []  # the same on each of them, and an id is for one place
         for cell in list(self.document.findall(nodes.container)):
             if cell.get("nb_element") != "cell_code":
                 continue

@@ -1,5 +1,5 @@
 // What is wider than the page scrolls in itself, and the keyboard can reach it: only where there is something to scroll.
-const WIDE = ".bd-article :is(div.math, mjx-container[display], pre, .cell_output, .pst-scrollable-table-container, .pt-table)";
+const WIDE = ".bd-article :is(div.math, mjx-container[display], pre, .cell_output, .pt-figure, .pst-scrollable-table-container, .pt-table)";
 
 function reach() {
   for (const box of document.querySelectorAll(WIDE)) {
@@ -8,7 +8,7 @@ function reach() {
       box.tabIndex = 0;
       if (!box.matches("pre")) {
         box.setAttribute("role", "region");
-        box.setAttribute("aria-label", box.matches(".math, mjx-container") ? "formula, wider than the page" : "table or output, wider than the page");
+        box.setAttribute("aria-label", box.matches(".math, mjx-container") ? "formula, wider than the page" : box.matches(".pt-figure") ? "figure, wider than the page" : "table or output, wider than the page");
       }
       box.dataset.reach = "";
     } else if (!scrolls && "reach" in box.dataset) {

@@ -175,7 +175,7 @@ click = Derivation(
             "When both fall together the contrast sees nothing; only the data's term charges for it.",
         ),
     ),
-    assumptions=("The formula is that of the paper as we read it.", "There is no reference."),
+    assumptions=("The formula is that of the paper and of its authors' code.", "There is no reference."),
 )
 
 l_1, l_2, l_3, mean_1, mean_2, mean_3 = sp.symbols("l_1 l_2 l_3 m_1 m_2 m_3", real=True)
