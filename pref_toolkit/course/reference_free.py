@@ -28,8 +28,7 @@ def log_odds_ratio() -> Iterator[Case]:
         ("means that are nearly 0", [[-4e-18, -3e-3], [-2e-9, -6e-15]], [[4, 3], [2, 6]]),
     ):
         exact = [
-            exact_log_odds(w, n_w) - exact_log_odds(rejected, n_l)
-            for (w, rejected), (n_w, n_l) in zip(sums, tokens)
+            exact_log_odds(w, n_w) - exact_log_odds(rejected, n_l) for (w, rejected), (n_w, n_l) in zip(sums, tokens)
         ]
         wanted = torch.tensor([float(x) for x in exact], dtype=torch.float64)
         yield Case(about, (torch.tensor(sums, dtype=torch.float64), torch.tensor(tokens)), wanted)
