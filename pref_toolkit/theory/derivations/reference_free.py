@@ -39,7 +39,7 @@ orpo = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             -1 / n_w - lam * sigma(-g) / (n_w * (1 - p_w)),
-            "The chosen response is lifted, and by the supervised term alone once its odds are far ahead;",
+            "The chosen response is lifted, always more than by the supervised term alone;",
         ),
         equal(
             sp.Derivative(loss, l_l),
