@@ -30,6 +30,20 @@ def contents() -> list[str]:
     return walk(yaml.safe_load((BOOK / "_toc.yml").read_text(encoding="utf-8")))
 
 
+def without_code(text: str) -> str:
+    """The text without blocks of code; what a directive of text holds stays."""
+    kept, fence = [], ""
+    for line in text.split("\n"):
+        mark = re.match(r"(`{3,}|~{3,})(.*)", line)
+        if fence:
+            fence = "" if mark and mark[1] == fence and not mark[2] else fence
+        elif mark and mark[2] and not re.match(r"\{(?!code-cell|literalinclude|eval-rst|modules)", mark[2]):
+            fence = mark[1]
+        else:
+            kept.append(line)
+    return "\n".join(kept)
+
+
 @dataclass(frozen=True)
 class Page:
     """One source page, taken apart."""
@@ -69,8 +83,7 @@ class Page:
     def prose(self) -> str:
         """What a reader takes on trust: neither code nor mathematics, links, glued values and the like."""
         text = re.sub(r"\A---\n.*?\n---\n|^%.*?$", "", self.text, flags=re.S | re.M)
-        text = re.sub(r"^```\{code-cell\}.*?^```$", "", text, flags=re.S | re.M)
-        text = re.sub(r"^```(?!\{).*?^```$", "", text, flags=re.S | re.M)
+        text = without_code(text)
         text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "", text, flags=re.S)
         text = re.sub(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\[[^]]*\]\([^)]*\)|<[^>]*>|\barXiv:[\d.]+", "", text)
         return re.sub(r"^(:\w+:|```|:::|#).*$", "", text, flags=re.M)
