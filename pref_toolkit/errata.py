@@ -946,7 +946,7 @@ ERRATA: tuple[Erratum, ...] = (
         SECOND,
         "wrong",
         Source("Tinker cookbook", "commit f77a8a3", "tinker_cookbook/preference/train_dpo.py:138"),
-        "DPO's loss is computed as the logarithm of a sigmoid that is 0 in float32 below about -104; corrected in commit 6fdb5f8",
+        "DPO's loss is computed as the logarithm of a sigmoid, 0 in float32 below about -104; corrected in commit 6fdb5f8",
         "the sigmoid's logarithm in one step: beta D nats",
         "DPO's loss at beta D = -200, in float32",
         _log_of_sigmoid,
