@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from pref_toolkit.errata import Erratum
 from pref_toolkit.losses import Method
 from pref_toolkit.losses.disagreements import Disagreement
 from pref_toolkit.markup import Html
@@ -109,6 +110,23 @@ def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:
             (names, f"**{_number(ours)}** {_words(entry.ours)}", f"**{_number(theirs)}** {_words(entry.theirs)}")
         )
     return _table("16 42 42", ("method", "ours", "the other"), *rows)
+
+
+def errata_table(errata: Iterable[Erratum]) -> Table:
+    """A row for every entry of the ledger: id and day, source, what it says and what is right, and the value of each."""
+    rows = []
+    for entry in errata:
+        theirs, ours = entry.numbers()
+        rows.append(
+            (
+                f"**{entry.id}** {entry.kind}, {entry.seen}",
+                _words(f"{entry.source}"),
+                f"**{_number(theirs)}** {_words(entry.says)}",
+                f"**{_number(ours)}** {_words(entry.right)}",
+                _words(entry.quantity),
+            )
+        )
+    return _table("10 20 28 24 18", ("entry", "source", "what it says", "what is right", "the two numbers"), *rows)
 
 
 def _number(value: float) -> str:

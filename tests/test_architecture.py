@@ -14,6 +14,7 @@ ORDER = [
     "ranges",
     "logps",
     "losses",
+    "errata",
     "metrics",
     "data",
     "training",

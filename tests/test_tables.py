@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from pref_toolkit import tables
+from pref_toolkit.errata import ERRATA
 from pref_toolkit.losses import METHODS
 from pref_toolkit.losses.disagreements import DISAGREEMENTS
 from pref_toolkit.markup import Html
@@ -51,6 +52,17 @@ def test_the_table_of_disagreements_has_both_numbers() -> None:
     for entry, (names, ours, theirs) in zip(DISAGREEMENTS.values(), rows, strict=True):
         assert names.replace("`", "").split(", ") == list(entry.methods)
         for cell, words, number in zip((ours, theirs), (entry.ours, entry.theirs), entry.numbers(), strict=True):
+            shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
+            assert shown and shown[2] == words
+            assert float(shown[1].replace(",", "")) == pytest.approx(number, rel=1e-3)
+
+
+def test_the_table_of_errata_has_both_numbers() -> None:
+    rows = rows_of(tables.errata_table(ERRATA))
+    for entry, (name, source, theirs, ours, quantity) in zip(ERRATA, rows, strict=True):
+        assert name == f"**{entry.id}** {entry.kind}, {entry.seen}"
+        assert (source, quantity) == (str(entry.source), entry.quantity)
+        for cell, words, number in zip((theirs, ours), (entry.says, entry.right), entry.numbers(), strict=True):
             shown = re.fullmatch(r"\*\*(\S+)\*\* (.+)", cell)
             assert shown and shown[2] == words
             assert float(shown[1].replace(",", "")) == pytest.approx(number, rel=1e-3)

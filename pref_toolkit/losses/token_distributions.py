@@ -93,8 +93,8 @@ def mallows_dpo(policy: Logps, reference: Logps, dispersion: Tensor, *, beta: Po
 
     ``phi = -phi0 log(Hbar / log V)``: ``Hbar`` is the entropy of the reference's next-token distributions, averaged over
     the positions of each response and then over the prompt's responses, as in the authors' code. ``V`` is the size of the
-    vocabulary, and ``phi0`` makes the mean of ``phi`` over the data set 1, as we read it; the authors' code divides by a
-    constant, 0.29, in the place of that mean.
+    vocabulary, and ``phi0`` makes the mean of ``phi`` over the data set 1, as we read it; the authors' code has a constant,
+    0.29, in the place of ``phi0``.
 
     Args:
         policy: pairs ``(B, 2)``, nats.
