@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks run-notebooks bench bench-gpu lock clean
+.PHONY: help setup train check test book notebooks run-notebooks pdf bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -51,6 +51,10 @@ notebooks: book  ## write the chapters as .ipynb to book/notebooks: student, wit
 run-notebooks: notebooks  ## run every notebook top to bottom in an empty folder, half an hour on two cores
 	@here=$$(mktemp -d) && cp -r book/notebooks $$here/ && cd $$here && find notebooks -name '*.ipynb' | sort | while read -r notebook; do \
 	  echo "$$notebook"; $(CURDIR)/$(BIN)/jupyter-execute --timeout=600 "$$notebook" || exit 1; done
+
+pdf: book  ## print the whole book to book/_build/book.pdf; wants Chromium
+	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jupyter-book build book --builder singlehtml
+	$(BIN)/python book/_assets/pdf.py
 
 bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json
 	$(BIN)/python tests/benchmarks/run.py

@@ -17,7 +17,7 @@ def first_paragraph(doctree):
 def add(app, pagename, templatename, context, doctree):
     if pagename == app.config.root_doc:
         context["docstitle"] = ""  # it is the page's own title, and would be said twice
-    if doctree is None:
+    if doctree is None or app.builder.name != "html":
         return
     context["metatags"] += f'\n<meta name="description" content="{escape(first_paragraph(doctree))}" />\n'
     links = [f'<a href="{context["pathto"]("_sources", 1)}/{context["sourcename"]}">source of this page</a>']

@@ -333,7 +333,7 @@ def notebook(writer, path, kind):
 
 
 def write(app, pagename, templatename, context, doctree):
-    if doctree is None or not has_notebook(app.env, pagename):
+    if doctree is None or app.builder.name != "html" or not has_notebook(app.env, pagename):
         return
     writer = Writer(app, pagename)
     writer.page(doctree)
@@ -345,7 +345,7 @@ def write(app, pagename, templatename, context, doctree):
 
 def offer(app, pagename, templatename, context, doctree):
     """Put the two notebooks first behind the download arrow."""
-    if doctree is None or not has_notebook(app.env, pagename):
+    if doctree is None or app.builder.name != "html" or not has_notebook(app.env, pagename):
         return
     for button in context.get("header_buttons", []):
         if button["label"] == "download-buttons":

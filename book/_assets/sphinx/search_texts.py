@@ -29,6 +29,8 @@ def own_text(section):
 
 
 def collect(app, pagename, templatename, context, doctree):
+    if app.builder.name != "html":
+        return
     if doctree is None:
         if pagename == "search":
             app.add_js_file("search_texts.js")
@@ -44,7 +46,7 @@ def collect(app, pagename, templatename, context, doctree):
 
 def write(app, exception):
     """Pages that were not written in this build keep their text of the last one."""
-    if exception is None and app.builder.format == "html":
+    if exception is None and app.builder.name == "html":
         sections = getattr(app.env, "search_sections", {})
         texts = {page: sections[page] for page in sorted(sections) if page in app.env.all_docs}
         Path(app.outdir, "_static", "search_texts.js").write_text(
