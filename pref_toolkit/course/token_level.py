@@ -50,11 +50,13 @@ def sequence_kl() -> Iterator[Case]:
         shape = (len(mask), 5, 4)
         policy, reference = (2 * torch.randn(*shape, dtype=double, generator=generator) for _ in range(2))
         wanted = [
-            sum(
-                kl_divergence(Categorical(logits=reference[b, t - 1]), Categorical(logits=policy[b, t - 1]))
-                for t in range(1, 5)
-                if mask[b][t]
-            )
+            torch.stack(
+                [
+                    kl_divergence(Categorical(logits=reference[b, t - 1]), Categorical(logits=policy[b, t - 1]))
+                    for t in range(1, 5)
+                    if mask[b][t]
+                ]
+            ).sum()
             for b in range(len(mask))
         ]
         yield Case(about, (policy, reference, torch.tensor(mask, dtype=double)), torch.stack(wanted))
