@@ -22,6 +22,7 @@ ORDER = [
     "markup",
     "tables",
     "figures",
+    "diagrams",
     "report",
     "course",
     "cli",
