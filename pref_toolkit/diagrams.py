@@ -124,7 +124,7 @@ def log_probability(tokens: Sequence[str], prompt: int, vocabulary: Sequence[str
     return figures.show(
         [one, other],
         alt=f"First panel: each of the {rows} tokens is an input, and the target of a row is the input of the next row. The"
-        f" mask is 1 in the {len(gathered)} rows whose target belongs to the response, the first of them the last row of the prompt;"
+        f" mask is 1 in the {len(gathered)} rows whose target belongs to the response, the first of them the prompt's last row;"
         f" their log-probabilities add up to {sum(gathered.values()):.2f} nats. Second panel: in each of these rows the"
         f" log-probability of the target is taken from the row of the vocabulary: {parts}.",
     )
