@@ -15,22 +15,22 @@ from pref_toolkit.figures import Arrow, Box
 from pref_toolkit.markup import Html
 
 _TOP = {
-    "supervised": Box("supervised model", 1.7, 3.75, 3.1, 0.4),
-    "responses": Box("two responses\nto each prompt", 1.05, 2.9, 1.8, 0.5),
-    "labels": Box("labels:\nwhich is better?", 1.05, 1.95, 1.8, 0.5, tint=1),
+    "supervised": Box("supervised model", 1.55, 3.75, 2.9, 0.4),
+    "responses": Box("two responses\nto each prompt", 0.95, 2.9, 1.7, 0.5),
+    "labels": Box("labels:\nwhich is better?", 0.95, 1.95, 1.7, 0.5, tint=1),
 }
-_BOTTOM = {"policy": Box("policy", 1.7, 0.25, 3.1, 0.4, tint=0)}
+_BOTTOM = {"policy": Box("policy", 1.55, 0.25, 2.9, 0.4, tint=0)}
 
 PIPELINES: dict[str, tuple[dict[str, Box], list[Arrow]]] = {
     "with a reward model (RLHF)": (
-        {**_TOP, "reward": Box("reward model", 1.05, 1.05, 1.8, 0.4, tint=2), **_BOTTOM},
+        {**_TOP, "reward": Box("reward model", 0.95, 1.05, 1.7, 0.4, tint=2), **_BOTTOM},
         [
             Arrow("supervised", "responses", "sample"),
             Arrow("responses", "labels", "ask people"),
             Arrow("labels", "reward", "fit"),
-            Arrow("policy", "reward", "samples", at=0.3),
-            Arrow("reward", "policy", "rewards", at=1.15),
-            Arrow("supervised", "policy", "start,\nreference", at=2.35),
+            Arrow("policy", "reward", "samples", at=0.25),
+            Arrow("reward", "policy", "rewards", at=1.1),
+            Arrow("supervised", "policy", "start,\nreference", at=2.15),
         ],
     ),
     "without one (DPO)": (
@@ -39,7 +39,7 @@ PIPELINES: dict[str, tuple[dict[str, Box], list[Arrow]]] = {
             Arrow("supervised", "responses", "sample"),
             Arrow("responses", "labels", "ask people"),
             Arrow("labels", "policy", "fit the policy\nitself"),
-            Arrow("supervised", "policy", "start,\nreference", at=2.35),
+            Arrow("supervised", "policy", "start,\nreference", at=2.15),
         ],
     ),
 }
@@ -50,7 +50,7 @@ def pipeline() -> Html:
     """How labels change a model: through a reward model (RLHF), and without one (DPO)."""
     figs, axes = figures.schematic(2, height=4.3)
     for ax, (title, (boxes, arrows)) in zip(axes, PIPELINES.items()):
-        figures.note(ax, title, x=1.7, y=4.03, bold=True)
+        figures.note(ax, title, x=1.55, y=4.03, bold=True)
         figures.boxes_and_arrows(ax, boxes, arrows)
     return figures.show(
         figs,
@@ -87,8 +87,8 @@ def log_probability(tokens: Sequence[str], prompt: int, vocabulary: Sequence[str
     height = 1.1 + cell * rows
     one, left = figures.schematic(height=height)
     top = height - 0.62
-    columns = {"input": 0.42, "target": 1.42, "mask": 2.12, "log π (nats)": 2.86}
-    figures.note(left, "1  shift, mask, add", x=1.7, y=height - 0.2, bold=True)
+    columns = {"input": 0.36, "target": 1.28, "mask": 1.9, "log π (nats)": 2.6}
+    figures.note(left, "1  shift, mask, add", x=1.55, y=height - 0.2, bold=True)
     for name, x in columns.items():
         figures.note(left, name, x=x, y=top + 0.05)
     boxes: dict[str, Box] = {}
@@ -105,21 +105,21 @@ def log_probability(tokens: Sequence[str], prompt: int, vocabulary: Sequence[str
     boxes["sum"] = Box(total, columns["log π (nats)"], 0.2, 0.8, cell, 1)
     # The target of a row is the input of the next: a slanted arrow, one row up.
     arrows = [Arrow(f"in{t + 1}", f"out{t}") for t in range(rows - 1)]
-    figures.note(left, "sum", x=2.12, y=0.12)
+    figures.note(left, "sum", x=1.9, y=0.12)
     figures.boxes_and_arrows(left, boxes, [*arrows, Arrow(f"value{rows - 2}", "sum")])
 
     height = 0.72 + 0.36 * len(gathered)
     other, right = figures.schematic(height=height)
     top = height - 0.62
-    figures.note(right, "2  gather the target's column", x=1.7, y=height - 0.2, bold=True)
-    width = min(0.5, 2.6 / len(vocabulary))
-    figures.strip(right, list(vocabulary), x=0.7, y=top, width=width)
+    figures.note(right, "2  gather the target's column", x=1.55, y=height - 0.2, bold=True)
+    width = min(0.48, 2.4 / len(vocabulary))
+    figures.strip(right, list(vocabulary), x=0.65, y=top, width=width)
     for k, t in enumerate(scored):
         y = top - (k + 1) * 0.36
-        figures.note(right, f"after {tokens[t]}", x=0.34, y=y + 0.06)
+        figures.note(right, f"after {tokens[t]}", x=0.32, y=y + 0.06)
         values = [f"{value:.1f}".replace("-", "−") for value in table[t].tolist()]
         tints = [1 if shown == tokens[t + 1] else None for shown in vocabulary]
-        figures.strip(right, values, x=0.7, y=y, width=width, tints=tints)
+        figures.strip(right, values, x=0.65, y=y, width=width, tints=tints)
     parts = " + ".join(f"({value:.2f})" for value in gathered.values())
     return figures.show(
         [one, other],
@@ -170,11 +170,11 @@ def packed_row() -> Html:
     figs, sizes = [], {}
     for title, sequences in made.items():
         sizes[title] = sum(len(names) for names, _, _ in sequences)
-        cell = min(0.3, 3.2 / (sum(len(names) + 1 for names, _, _ in sequences)))
+        cell = min(0.3, 2.95 / (sum(len(names) + 1 for names, _, _ in sequences)))
         fig, ax = figures.schematic(height=1.0 + cell * max(len(names) for names, _, _ in sequences))
         figs.append(fig)
         top = ax.get_ylim()[1]
-        figures.note(ax, f"{title}: {sizes[title]} positions", x=1.7, y=top - 0.24, bold=True)
+        figures.note(ax, f"{title}: {sizes[title]} positions", x=1.55, y=top - 0.24, bold=True)
         x = 0.05
         for names, positions, mask in sequences:
             kinds = {"x": None, "a": 1, "b": 2, "·": 4}

@@ -305,8 +305,8 @@ class Arrow:
     at: float | None = None
 
 
-def schematic(panels: int = 1, *, width: float = 3.4, height: float = 3.3) -> tuple[Any, Any]:
-    """An empty picture without axes, whose units are inches. A panel of the default width fits on a phone at full size.
+def schematic(panels: int = 1, *, width: float = 3.1, height: float = 3.3) -> tuple[Any, Any]:
+    """An empty picture without axes, whose units are inches. Of the default width, two panels fit on a page and one on a phone.
 
     Args:
         panels: number of panels, as in :func:`figure`.

@@ -59,7 +59,7 @@ def test_a_diagram_is_readable(drawn: tuple[list[Any], str, str]) -> None:
     assert len(alt) > 80 and markup.count("<svg") == len(figs)
     assert {c.upper() for c in re.findall(r"#[0-9a-fA-F]{6}\b", markup)} <= {c.upper() for c in figures.PALETTE}
     for fig in figs:
-        assert fig.get_figwidth() <= 3.5
+        assert fig.get_figwidth() <= 312 / 96
         texts, cells = extents(fig)
         assert all(text.get_fontsize() >= 10 for text in fig.axes[0].texts if text.get_text())
         for (one, a), (other, b) in combinations(texts.items(), 2):
@@ -111,8 +111,8 @@ def test_what_cannot_be_read_is_refused(boxes: dict[str, Box], arrows: list[Arro
     [
         (Box("b", 0.8, 0.5, 1.0), (0.8, 1.275), (0.8, 0.725)),
         (Box("b", 0.8, 3.0, 1.0), (0.8, 1.725), (0.8, 2.775)),
-        (Box("b", 2.8, 1.5, 1.0), (1.3, 1.5), (2.3, 1.5)),
-        (Box("b", 2.8, 3.0, 1.0), (1.3, 1.5), (2.3, 3.0)),
+        (Box("b", 2.5, 1.5, 1.0), (1.3, 1.5), (2.0, 1.5)),
+        (Box("b", 2.5, 3.0, 1.0), (1.3, 1.5), (2.0, 3.0)),
     ],
     ids=["down", "up", "right", "slanted"],
 )
