@@ -3,13 +3,18 @@
 :func:`figure` makes an empty figure, :func:`lines`, :func:`bars` and :func:`points` draw into it, and :func:`show` (one
 picture) or :func:`slider` (one picture for each value of a knob) shows it. Pictures are inline SVG and take their text colour
 from the page: one picture is readable on white and on black, in the book, in a notebook and in a report.
+
+Schematic pictures begin with :func:`schematic`, whose axes count inches. :func:`boxes_and_arrows`, :func:`strip`, :func:`grid`
+and :func:`note` draw into them, and refuse what a reader could not make out: a text that is wider than its box, boxes that
+overlap, an arrow to nowhere. :mod:`pref_toolkit.diagrams` has the book's.
 """
 
 from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping, Sequence
-from itertools import cycle
+from dataclasses import dataclass
+from itertools import combinations, cycle
 from typing import Any
 
 import matplotlib
@@ -17,6 +22,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
 from numpy.typing import ArrayLike
 
 from pref_toolkit import markup
@@ -253,6 +260,202 @@ def slider(
         alt=alt,
         start=start,
     )
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box of a schematic picture, in inches from the lower left corner.
+
+    Args:
+        text: its lines, separated by line breaks.
+        x, y: its centre.
+        width, height: its size.
+        tint: place in :data:`PALETTE` of the colour that fills it, thinned; None for no colour.
+        dashed: whether its outline is dashed.
+    """
+
+    text: str
+    x: float
+    y: float
+    width: float = 1.5
+    height: float = 0.45
+    tint: int | None = None
+    dashed: bool = False
+
+    @property
+    def spans(self) -> tuple[tuple[float, float], tuple[float, float]]:
+        """Its left and right, then its lower and upper end."""
+        across, up = self.width / 2, self.height / 2
+        return (self.x - across, self.x + across), (self.y - up, self.y + up)
+
+
+@dataclass(frozen=True)
+class Arrow:
+    """An arrow between two boxes.
+
+    Args:
+        start, end: names of the boxes.
+        text: what stands beside the arrow: right of an upright one, above a level one.
+        at: where an upright arrow stands (x), or a level one (y); halfway along what the boxes share if not given.
+    """
+
+    start: str
+    end: str
+    text: str = ""
+    at: float | None = None
+
+
+def schematic(panels: int = 1, *, width: float = 3.1, height: float = 3.3) -> tuple[Any, Any]:
+    """An empty picture without axes, whose units are inches. Of the default width, two panels fit on a page and one on a phone.
+
+    Args:
+        panels: number of panels, as in :func:`figure`.
+        width: width of each panel in inches.
+        height: height of each panel in inches.
+
+    Returns:
+        as :func:`figure`.
+    """
+    figs, axes = figure(panels, width=width, height=height)
+    for fig, ax in [(figs, axes)] if panels == 1 else zip(figs, axes):
+        fig.set_layout_engine("none")
+        fig.set_dpi(72)  # that of an SVG, so that a text is measured as it will be drawn
+        ax.set_position((0, 0, 1, 1))
+        ax.set_axis_off()
+        ax.set(xlim=(0, width), ylim=(0, height))
+    return figs, axes
+
+
+def boxes_and_arrows(ax: Axes, boxes: Mapping[str, Box], arrows: Sequence[Arrow] = ()) -> None:
+    """Draw named boxes, and arrows between them. An arrow is upright or level if its boxes share a span that allows it.
+
+    Args:
+        ax: axes from :func:`schematic`.
+        boxes: name of each box, and the box.
+        arrows: from box to box.
+
+    Raises:
+        ValueError: if a text is larger than its box, two boxes overlap, an arrow ends at no box, or anything leaves the panel.
+    """
+    for (one, a), (other, b) in combinations(boxes.items(), 2):
+        if all(min(s[1], t[1]) - max(s[0], t[0]) > 1e-6 for s, t in zip(a.spans, b.spans)):
+            raise ValueError(f"boxes {one!r} and {other!r} overlap")
+    with matplotlib.rc_context(STYLE):
+        for box in boxes.values():
+            _box(ax, box)
+        for arrow in arrows:
+            for name in (arrow.start, arrow.end):
+                if name not in boxes:
+                    raise ValueError(f"an arrow ends at {name!r}, and there is no such box")
+            tail, tip, upright = _ends(boxes[arrow.start], boxes[arrow.end], arrow.at)
+            look = {"arrowstyle": "-|>", "color": markup.INK, "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+            ax.annotate("", tip, tail, arrowprops=look)
+            if arrow.text:
+                x, y = (tail[0] + tip[0]) / 2, (tail[1] + tip[1]) / 2
+                _write(ax, arrow.text, x + 0.06 * upright, y + 0.05 * (not upright), beside=upright)
+
+
+def strip(
+    ax: Axes,
+    tokens: Sequence[str],
+    *,
+    x: float,
+    y: float,
+    width: float,
+    height: float = 0.26,
+    tints: Sequence[int | None] | None = None,
+) -> None:
+    """Draw a row of cells, one for each token.
+
+    Args:
+        ax: axes from :func:`schematic`.
+        tokens: the text of each cell, from left to right.
+        x, y: the lower left corner of the first cell.
+        width, height: size of each cell.
+        tints: for each cell, a place in :data:`PALETTE` or None.
+
+    Raises:
+        ValueError: if a token is larger than its cell.
+    """
+    cells = {
+        str(k): Box(token, x + (k + 0.5) * width, y + height / 2, width, height, tint)
+        for k, (token, tint) in enumerate(zip(tokens, tints or [None] * len(tokens), strict=True))
+    }
+    boxes_and_arrows(ax, cells)
+
+
+def grid(ax: Axes, cells: ArrayLike, *, x: float, y: float, size: float, tint: int = 0) -> None:
+    """Draw a matrix of booleans as squares, filled where it is true. Row 0 is at the top.
+
+    Args:
+        ax: axes from :func:`schematic`.
+        cells: ``(N, M)`` booleans.
+        x, y: the upper left corner.
+        size: side of a square.
+        tint: place in :data:`PALETTE` of the filling.
+    """
+    with matplotlib.rc_context(STYLE):
+        for i, row in enumerate(np.asarray(cells, dtype=bool)):
+            for j, full in enumerate(row):
+                corner = (x + j * size, y - (i + 1) * size)
+                face = PALETTE[tint] if full else "none"
+                ax.add_patch(Rectangle(corner, size, size, facecolor=face, edgecolor=PALETTE[4], linewidth=0.8))
+
+
+def note(ax: Axes, text: str, *, x: float, y: float, beside: bool = False, bold: bool = False) -> None:
+    """Write a text with its lower edge in the middle at ``(x, y)``, or, ``beside`` it, with the middle of its left edge.
+
+    Raises:
+        ValueError: if the text leaves the panel.
+    """
+    with matplotlib.rc_context(STYLE):
+        _write(ax, text, x, y, beside=beside, weight="bold" if bold else "normal")
+
+
+def _box(ax: Axes, box: Box) -> None:
+    (left, _), (low, _) = box.spans
+    look: dict[str, Any] = {"edgecolor": markup.INK, "linewidth": 1.0, "linestyle": "--" if box.dashed else "-"}
+    if box.tint is not None:  # under the outline, which stays sharp
+        face = PALETTE[box.tint]
+        ax.add_patch(Rectangle((left, low), box.width, box.height, facecolor=face, alpha=0.3, linewidth=0))
+    ax.add_patch(Rectangle((left, low), box.width, box.height, facecolor="none", **look))
+    text = ax.text(box.x, box.y, box.text, ha="center", va="center", fontsize=10, linespacing=1.1)
+    across, up = _size(text)
+    if across > box.width or up > box.height:
+        raise ValueError(f"{box.text!r} takes {across:.2f} x {up:.2f} inches, its box {box.width} x {box.height}")
+    _inside(ax, text)
+
+
+def _write(ax: Axes, text: str, x: float, y: float, *, beside: bool, weight: str = "normal") -> None:
+    where: dict[str, Any] = {"ha": "left", "va": "center"} if beside else {"ha": "center", "va": "bottom"}
+    _inside(ax, ax.text(x, y, text, fontsize=10, fontweight=weight, linespacing=1.1, **where))
+
+
+def _size(text: Text) -> tuple[float, float]:
+    extent, dpi = text.get_window_extent(), text.get_figure(root=True).dpi  # type: ignore[union-attr]
+    return extent.width / dpi, extent.height / dpi
+
+
+def _inside(ax: Axes, text: Text) -> None:
+    panel, extent = ax.get_window_extent(), text.get_window_extent()
+    if not (panel.contains(extent.x0 + 0.5, extent.y0 + 0.5) and panel.contains(extent.x1 - 0.5, extent.y1 - 0.5)):
+        raise ValueError(f"{text.get_text()!r} leaves its panel")
+
+
+def _ends(start: Box, end: Box, at: float | None) -> tuple[tuple[float, float], tuple[float, float], bool]:
+    """Tail and tip of an arrow, and whether its text stands beside it."""
+    for axis in (0, 1):  # 0: the boxes share a span across, so that the arrow is upright
+        a, b = start.spans[axis], end.spans[axis]
+        low, high = max(a[0], b[0]), min(a[1], b[1])
+        if high - low > 1e-6:
+            place = (low + high) / 2 if at is None else at
+            if not low <= place <= high:
+                raise ValueError(f"an arrow at {place} would miss a box; the two share {low:.2f} to {high:.2f}")
+            (a0, a1), (b0, b1) = start.spans[1 - axis], end.spans[1 - axis]
+            tail, tip = (a1, b0) if b0 >= a1 else (a0, b1)
+            return ((place, tail), (place, tip), True) if axis == 0 else ((tail, place), (tip, place), False)
+    side = 1 if end.x > start.x else -1
+    return (start.x + side * start.width / 2, start.y), (end.x - side * end.width / 2, end.y), False
 
 
 def _svg(fig: Figure) -> str:

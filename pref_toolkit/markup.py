@@ -34,7 +34,7 @@ class Html:
 
 # Part of every picture, because notebooks and reports do not load the book's style sheet.
 _CSS = (
-    "<style>.pt-panels{display:flex;flex-wrap:wrap;justify-content:center;gap:.5rem}"
+    "<style>.pt-panels{display:flex;flex-wrap:wrap;justify-content:center;align-items:flex-start;gap:.5rem}"
     ".pt-figure svg{max-width:100%;height:auto}.pt-figure [data-frame]{display:none}"
     ".pt-figure [data-frame].on{display:inline}.pt-knob{display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center}"
     ".pt-knob input{flex:1 1 12em;min-height:2em}</style>"

@@ -23,6 +23,7 @@ ORDER = [
     "markup",
     "tables",
     "figures",
+    "diagrams",
     "report",
     "course",
     "cli",
