@@ -23,16 +23,31 @@ def facts(text):
     exercises = len(re.findall(r"^`{3,}\{exercise\}", body, flags=re.M))
     prose = re.sub(r"^(`{3,}).*?^\1$", "", body, flags=re.M | re.S)
     minutes = len(prose.split()) / 150 + 10 * exercises
-    return sentence, exercises, max(5, 5 * round(minutes / 5)), "\noutline: true\n" in text.partition("\n---\n")[0] + "\n"
+    return (
+        sentence,
+        exercises,
+        max(5, 5 * round(minutes / 5)),
+        "\noutline: true\n" in text.partition("\n---\n")[0] + "\n",
+    )
 
 
 def table(folder):
     """The chapters as a list-table."""
-    lines = ["::::{list-table}", ":header-rows: 1", "", "* - chapter", "  - what it is about", "  - exercises", "  - time"]
+    lines = [
+        "::::{list-table}",
+        ":header-rows: 1",
+        "",
+        "* - chapter",
+        "  - what it is about",
+        "  - exercises",
+        "  - time",
+    ]
     for part in yaml.safe_load(Path(folder, "_toc.yml").read_text("utf-8"))["parts"]:
         for chapter in part["chapters"] if part["caption"] in PARTS else []:
             sentence, exercises, minutes, outline = facts(Path(folder, f"{chapter['file']}.md").read_text("utf-8"))
-            time = "outline" if outline else f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
+            time = (
+                "outline" if outline else f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
+            )
             lines += [f"* - {{doc}}`{chapter['file']}`", f"  - {sentence}", f"  - {exercises or ''}", f"  - {time}"]
     return "\n".join([*lines, "::::"])
 
