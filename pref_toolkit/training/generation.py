@@ -60,7 +60,7 @@ def sample(
     most = {"max_new_tokens": max_new_tokens, "eos_token_id": ends, "pad_token_id": eos}
     settings = GenerationConfig(do_sample=temperature > 0, **most)
     if temperature > 0:
-        settings.update(temperature=temperature, top_k=0, top_p=1.0)
+        settings.update(temperature=float(temperature), top_k=0, top_p=1.0)
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     cheaper = layers.patched(layers.adapters_in_place(model))

@@ -72,7 +72,7 @@ def test_samples_repeat_with_their_seed_and_leave_torch_s_state_alone():
     assert first[1] != first[4]  # the same prompt twice gets two samples
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
+@pytest.mark.parametrize("temperature", [1, 0.5])
 def test_samples_follow_the_model_s_own_distribution(temperature):
     """The first token's frequencies against softmax(logits / T), whatever the generation config of the model says."""
     model = small("llama")

@@ -18,7 +18,7 @@ PARTS = ("Foundations", "Methods", "Loops", "Practice")
 def facts(text):
     """First sentence, number of exercises, minutes, and whether the chapter is an outline."""
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
-    first = re.search(r"^# .+\n+(?:\(.*\)=\n+)?(.+?)(?:\n\n|\Z)", body, flags=re.M | re.S)[1]
+    first = re.search(r"^# [^\n]+\n+((?:[^\n]+\n)+)", body, flags=re.M)[1]
     sentence = re.match(r".+?\.(?=\s|$)", " ".join(first.split()))[0]
     exercises = len(re.findall(r"^`{3,}\{exercise\}", body, flags=re.M))
     prose = re.sub(r"^(`{3,}).*?^\1$", "", body, flags=re.M | re.S)
