@@ -1,4 +1,7 @@
-"""Cases of the graded exercises of ``book/methods/labels.md``."""
+"""Cases of the graded exercises of ``book/methods/labels.md``.
+
+A module of the chapter's own name would hide the function :func:`pref_toolkit.course.labels`.
+"""
 
 from __future__ import annotations
 
