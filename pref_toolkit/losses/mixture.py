@@ -75,7 +75,7 @@ class Mixture(Method):
         where = "a weighted sum of their losses"
         chosen = tuple(map(float, chosen))
         loss = partial(weighted_sum, parts, chosen)
-        return cls(loss, papers, where, "methods/one_family", batchwise, parts, chosen)
+        return cls(loss, papers, where, "methods/family_map", batchwise, parts, chosen)
 
     @property
     def name(self) -> str:

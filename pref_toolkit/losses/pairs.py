@@ -46,7 +46,7 @@ def dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
 @method(
     paper="Mitchell 2023, a note on DPO with noisy preferences",
     equation="the conservative DPO loss",
-    chapter="methods/one_family",
+    chapter="methods/labels",
 )
 def cdpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate = 0.1) -> Tensor:
     """Conservative DPO: ``-(1 - eps) log sigmoid(beta D) - eps log sigmoid(-beta D)``.
@@ -79,7 +79,7 @@ def cdpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate
 @method(
     paper="Chowdhury et al. 2024, arXiv:2403.00409",
     equation="the robust DPO loss",
-    chapter="methods/one_family",
+    chapter="methods/labels",
 )
 def robust_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, eps: FlipRate = 0.1) -> Tensor:
     """Robust DPO: ``(-(1 - eps) log sigmoid(beta D) + eps log sigmoid(-beta D)) / (1 - 2 eps)``.
@@ -388,7 +388,7 @@ def dpop(policy: Logps, reference: Logps, *, beta: Positive = 0.3, lam: NonNegat
 
 
 @method(
-    paper="Park et al. 2024, arXiv:2403.19159", equation="the length-regularised loss", chapter="methods/one_family"
+    paper="Park et al. 2024, arXiv:2403.19159", equation="the length-regularised loss", chapter="methods/divergences"
 )
 def r_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNegative = 0.1) -> Tensor:
     """DPO with a price on length: ``-log sigmoid(beta D + alpha (n_w - n_l))``.
@@ -417,7 +417,7 @@ def r_dpo(policy: Logps, reference: Logps, *, beta: Positive = 0.1, alpha: NonNe
     return -logsigmoid(beta * margin(policy, reference) + alpha * longer)
 
 
-@method(paper="Lambert et al. 2024, arXiv:2411.15124", equation="eq. 6", chapter="methods/one_family")
+@method(paper="Lambert et al. 2024, arXiv:2411.15124", equation="eq. 6", chapter="methods/divergences")
 def dpo_norm(policy: Logps, reference: Logps, *, beta: Positive = 5.0) -> Tensor:
     """Length-normalised DPO: ``-log sigmoid(beta (rho_w / n_w - rho_l / n_l))``.
 
@@ -518,7 +518,7 @@ def spin(
     return named(LINKS, "link", link)(lam * margin(policy, reference))
 
 
-@method(paper="Tang et al. 2024, arXiv:2402.05749", equation="the family of losses", chapter="methods/one_family")
+@method(paper="Tang et al. 2024, arXiv:2402.05749", equation="the family of losses", chapter="methods/found_by_search")
 def gpo(
     policy: Logps,
     reference: Logps,
@@ -553,7 +553,7 @@ def gpo(
     return named(LINKS, "link", link)(beta * margin(policy, reference))
 
 
-@method(paper="Wang et al. 2023, arXiv:2309.16240", equation="the f-divergence loss", chapter="methods/one_family")
+@method(paper="Wang et al. 2023, arXiv:2309.16240", equation="the f-divergence loss", chapter="methods/divergences")
 def f_dpo(
     policy: Logps,
     reference: Logps,
@@ -602,7 +602,7 @@ def f_dpo(
 @method(
     paper="Huang et al. 2024, arXiv:2407.13399",
     equation="the loss with the link z + log z",
-    chapter="methods/one_family",
+    chapter="methods/divergences",
 )
 def chi_po(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     """Chi-squared preference optimisation: ``-log sigmoid(beta (exp(rho_w) + rho_w - exp(rho_l) - rho_l))``.
@@ -636,7 +636,9 @@ def chi_po(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     return -logsigmoid(beta * (growing_expm1(rho_w) - growing_expm1(rho_l) + rho_w - rho_l))
 
 
-@method(paper="Lu et al. 2024, arXiv:2406.08414", equation="the log-ratio modulated loss", chapter="methods/one_family")
+@method(
+    paper="Lu et al. 2024, arXiv:2406.08414", equation="the log-ratio modulated loss", chapter="methods/found_by_search"
+)
 def discopop(policy: Logps, reference: Logps, *, beta: Positive = 0.05, tau: Positive = 0.05) -> Tensor:
     """DiscoPOP, found by search: ``sigmoid(-t / tau) log(1 + exp(-t)) + sigmoid(t / tau) exp(-t)``, t = beta D.
 
@@ -702,7 +704,7 @@ def sppo(policy: Logps, reference: Logps, win_probabilities: Tensor, *, beta: Po
     return ((rho - (P - 0.5) / beta) ** 2).sum(dim=1) / 2
 
 
-@method(paper="Chen et al. 2024, arXiv:2402.05369", equation="the loss for pairs", chapter="methods/one_family")
+@method(paper="Chen et al. 2024, arXiv:2402.05369", equation="the loss for pairs", chapter="methods/anchors")
 def nca(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
     """Noise contrastive alignment: ``-log sigmoid(b_w) - log(sigmoid(-b_w)) / 2 - log(sigmoid(-b_l)) / 2``.
 
@@ -729,7 +731,7 @@ def nca(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:
     return -logsigmoid(b_w) - (logsigmoid(-b_w) + logsigmoid(-b_l)) / 2
 
 
-@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 7", chapter="methods/one_family")
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 7", chapter="methods/anchors")
 def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     """Anchored preference optimisation, chosen up and rejected down: ``1 - sigmoid(beta rho_w) + sigmoid(beta rho_l)``.
 
@@ -754,7 +756,7 @@ def apo_zero(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
     return torch.sigmoid(-beta * rho_w) + torch.sigmoid(beta * rho_l)
 
 
-@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 8", chapter="methods/one_family")
+@method(paper="D'Oosterlinck et al. 2024, arXiv:2408.06266", equation="eq. 8", chapter="methods/anchors")
 def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor:
     """Anchored preference optimisation, both down, the rejected further: ``sigmoid(beta rho_w) + 1 - sigmoid(beta D)``.
 
@@ -784,7 +786,7 @@ def apo_down(policy: Logps, reference: Logps, *, beta: Positive = 0.1) -> Tensor
 @method(
     paper="Melnyk et al. 2024, arXiv:2406.05882",
     equation="the paired loss, with DPO's link",
-    chapter="methods/one_family",
+    chapter="methods/anchors",
     batchwise=True,
 )
 def aot(policy: Logps, reference: Logps, *, beta: Positive = 0.01) -> Tensor:

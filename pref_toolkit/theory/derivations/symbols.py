@@ -1,4 +1,4 @@
-"""The symbols that derivations share, and three functions that SymPy lacks: sigma, relu, indicator.
+"""The symbols that derivations share, three functions that SymPy lacks (sigma, relu, indicator), and a slope at a point.
 
 The names are those of the losses, for one pair: ``l_w, l_l`` are log-probabilities of the chosen and the rejected response
 under the policy, ``r_w, r_l`` those under the reference, ``n_w, n_l`` numbers of tokens, ``s_w, s_l`` reward scores.
@@ -96,3 +96,8 @@ class indicator(sp.Function):
 
     def _latex(self, printer: Any, exp: Any = None) -> str:
         return rf"\mathbb{{1}}\left[{printer._print(self.args[0])} > 0\right]"
+
+
+def slope(function: sp.Expr, x: sp.Symbol, at: sp.Expr) -> sp.Subs:
+    """The derivative of a function of ``x`` at a point."""
+    return sp.Subs(sp.Derivative(function, x), x, at)

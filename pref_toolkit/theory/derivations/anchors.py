@@ -1,0 +1,239 @@
+"""Anchors: losses that see the chosen and the rejected response apart, or a batch as a whole."""
+
+from __future__ import annotations
+
+import sympy as sp
+
+from pref_toolkit.theory.derivations.derivation import Derivation, argue, define, equal, nonnegative, positive
+from pref_toolkit.theory.derivations.margin import MARGIN
+from pref_toolkit.theory.derivations.symbols import (
+    L,
+    beta,
+    l_l,
+    l_w,
+    r_l,
+    r_w,
+    rho_l,
+    rho_w,
+    sigma,
+    slope,
+)
+
+order = sp.Symbol("alpha", positive=True)
+t, b_w, b_l, m, m_ref = sp.symbols("t b_w b_l m m_ref", real=True)
+single = sp.Function(r"\mathcal{S}", real=True)
+
+loss = L(l_w, l_l)
+logistic = -sp.log(sigma(t))
+
+REWARDS = (
+    define(b_w, beta * rho_w, "The chosen response's reward,"),
+    define(b_l, beta * rho_l, "and the rejected one's, each by itself."),
+)
+
+q_w = sp.Symbol("q_w", positive=True)
+weight, total = sp.symbols("w Z", positive=True)
+K = sp.Symbol("K", integer=True, positive=True)
+y = sp.Symbol("y", integer=True)
+classify, reward = (sp.Function(n, real=True) for n in (r"\mathcal{C}", "r"))
+noise, tilt = (sp.Function(n, positive=True) for n in (r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
+
+
+def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
+    """The sum over all responses, with this index."""
+    return sp.Sum(term, (index, 1, K))
+
+
+nca = Derivation(
+    name="nca",
+    title="NCA: tell each response from a draw of the reference",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(
+            single(q_w),
+            -q_w * sp.log(sigma(b_w))
+            - (1 - q_w) * sp.log(sigma(b_l))
+            - (sp.log(sigma(-b_w)) + sp.log(sigma(-b_l))) / 2,
+            "A classifier with logit $b$ calls a response good with its share of the preference, $q_w$ or $1 - q_w$, "
+            "and a draw of the reference, uniform over the two, noise.",
+        ),
+        define(loss, single(sp.Integer(1)), "The chosen response has the whole preference."),
+        equal(
+            loss,
+            -sp.log(sigma(b_w)) - sp.log(sigma(-b_w)) / 2 - sp.log(sigma(-b_l)) / 2,
+            "The loss, as implemented.",
+        ),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * (sp.Rational(3, 2) * sigma(b_w) - 1),
+            "The chosen response has a target of its own: a reward with $\\sigma(b_w) = 2 / 3$.",
+        ),
+        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) / 2, "The rejected one is lowered for ever, ever less."),
+        equal(
+            slope(-sp.log(sigma(t)) - sp.log(sigma(-t)) / 2, t, sp.log(2)),
+            sp.Integer(0),
+            "The target is $b_w = \\log 2$: below it the chosen response rises, whatever the rejected one does.",
+        ),
+        equal(L(r_w, r_l), 2 * sp.log(2), "At the reference."),
+        define(
+            classify(t),
+            -weight * sp.log(sigma(t)) - sp.log(sigma(-t)),
+            "The population of responses. One of reward $r$ is good with weight $w = e^{r / \\alpha} / Z$ against 1 of the "
+            "reference's noise; here $Z$ is the mean of $e^{r / \\alpha}$ under the reference. Its share of the loss at "
+            "logit $t$",
+        ),
+        equal(
+            sp.Derivative(classify(t), t),
+            (weight + 1) * sigma(t) - weight,
+            "has this slope,",
+        ),
+        equal(
+            sp.Derivative(classify(t), (t, 2)),
+            (weight + 1) * sigma(t) * sigma(-t),
+            "which grows everywhere,",
+        ),
+        positive((weight + 1) * sigma(t) * sigma(-t), "as this is positive:"),
+        equal(
+            slope(classify(t), t, sp.log(weight)),
+            sp.Integer(0),
+            "its one minimum is at the logit $\\log w = r / \\alpha - \\log Z$, response by response. DPO fixes only "
+            "differences of log-ratios.",
+        ),
+        define(total, over(y, noise(y) * sp.exp(reward(y) / order)), "This $Z$, over $K$ responses,"),
+        define(
+            tilt(y),
+            noise(y) * sp.exp(sp.log(sp.exp(reward(y) / order) / total)),
+            "and the reference moved by that logit, with $\\beta = 1$,",
+        ),
+        equal(
+            over(y, tilt(y)), sp.Integer(1), "sum to 1: the minimum is a policy, RLHF's optimum at $\\alpha$ itself."
+        ),
+    ),
+    assumptions=("For the last lines: a tabular policy and the population of responses.",),
+)
+
+apo_zero = Derivation(
+    name="apo_zero",
+    title="APO-zero: the chosen response up, the rejected one down",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
+        define(loss, single(b_w) + single(-b_l), "The chosen reward should be above zero, the rejected one below."),
+        equal(loss, 1 - sigma(b_w) + sigma(b_l), "The loss, as implemented."),
+        equal(sp.Derivative(loss, l_w), -beta * sigma(b_w) * sigma(-b_w), "Each response is pulled on by itself,"),
+        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) * sigma(-b_l), "and hardest near the reference."),
+        nonnegative((sigma(t) - sp.Rational(1, 2)) ** 2, "Since this is never negative"),
+        equal(
+            sp.Rational(1, 4) - sigma(t) * sigma(-t),
+            (sigma(t) - sp.Rational(1, 2)) ** 2,
+            "no pull exceeds $\\beta / 4$.",
+        ),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+    ),
+)
+
+apo_down = Derivation(
+    name="apo_down",
+    title="APO-down: both down, the rejected one further",
+    steps=(
+        *MARGIN[:2],
+        *REWARDS,
+        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
+        define(
+            loss,
+            single(-b_w) + single(b_w - b_l),
+            "The chosen reward should be below zero, and above the rejected one.",
+        ),
+        equal(loss, sigma(b_w) + (1 - sigma(b_w - b_l)), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            beta * (sigma(b_w) * sigma(-b_w) - sigma(b_w - b_l) * sigma(b_l - b_w)),
+            "The two aims pull the chosen response in opposite directions;",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(b_w - b_l) * sigma(b_l - b_w),
+            "the rejected one only ever falls.",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(loss, l_w), (l_w, l_l), (r_w, r_l)),
+            sp.Integer(0),
+            "At the reference they balance: only the rejected response moves.",
+        ),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+    ),
+)
+
+a, b, v_1, v_2 = sp.symbols("a b v_1 v_2", nonnegative=True)
+x = sp.Symbol("x", real=True)
+cost, crosswise = (sp.Function(n, real=True) for n in ("c", "E"))
+
+aot = Derivation(
+    name="aot",
+    title="AOT: whole distributions of log-ratios are compared",
+    steps=(
+        argue(
+            r"m_{(1)} \le m_{(2)} \le \dots \quad\text{against}\quad m^{\mathrm{ref}}_{(1)} \le "
+            r"m^{\mathrm{ref}}_{(2)} \le \dots",
+            "The log-ratios of chosen to rejected under the policy should be larger than the reference's as a "
+            "distribution: its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
+        ),
+        define(
+            crosswise(a),
+            cost(x - a) + cost(x + b) - cost(x) - cost(x + b - a),
+            "Two pairs, whose values differ by $b \\ge 0$ under the policy and by $a \\ge 0$ under the reference; $x$ is the "
+            "difference of the two lower ones. So much more does it cost to match them crosswise than by rank, with a "
+            "cost $c$.",
+        ),
+        equal(crosswise(sp.Integer(0)), sp.Integer(0), "Nothing at $a = 0$;"),
+        equal(
+            sp.Derivative(crosswise(a), a),
+            slope(cost(t), t, x + b - a) - slope(cost(t), t, x - a),
+            "then it grows by the difference of two slopes, the first at the larger point: never negative if $c$ is convex.",
+        ),
+        define(single(t), logistic, "In full for AOT's own cost. Let it be this, at $t = \\beta x$."),
+        equal(
+            sp.exp(single(t - sp.log(1 + v_1)) + single(t + sp.log(1 + v_2)))
+            - sp.exp(single(t) + single(t + sp.log(1 + v_2) - sp.log(1 + v_1))),
+            sp.exp(-t) * v_1 * v_2 / (1 + v_2),
+            "With $\\beta a = \\log(1 + v_1)$ and $\\beta b = \\log(1 + v_2)$, exponentials of the cost crosswise and "
+            "by rank differ by this,",
+        ),
+        nonnegative(
+            sp.exp(-t) * v_1 * v_2 / (1 + v_2),
+            "which is never negative, as $v_1 \\ge 0$ and $v_2 \\ge 0$. For two pairs matching by rank never costs more.",
+        ),
+        argue(
+            r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(i)}\right) \le "
+            r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(s(i))}\right)",
+            "The same holds for any number of pairs, any other matching $s$ and any convex cost $c$: two pairs that are "
+            "matched crosswise can be swapped at no cost, until all are sorted.",
+        ),
+        define(m, l_w - l_l, "The policy's log-ratio of this pair,"),
+        define(loss, -sp.log(sigma(beta * m - beta * m_ref)), "against the reference's of the same rank in the batch."),
+        equal(loss, -sp.log(sigma(beta * ((l_w - l_l) - m_ref))), "The loss, as implemented."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(-beta * (m - m_ref)),
+            "The pull is DPO's with another pair's reference:",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(-beta * (m - m_ref)),
+            "and the same on the rejected response, since ranks change only at ties.",
+        ),
+        equal(
+            sp.Subs(loss, m_ref, r_w - r_l),
+            -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
+            "If the pair keeps its rank, or is alone, this is DPO.",
+        ),
+        equal(
+            sp.Subs(loss, (m_ref, l_w, l_l), (r_w - r_l, r_w, r_l)),
+            sp.log(2),
+            "At the reference, where every pair has its own rank.",
+        ),
+    ),
+    assumptions=("A derivative is taken where no two log-ratios of the batch are equal.",),
+)
