@@ -145,7 +145,7 @@ def layouts() -> dict[str, list[tuple[list[str], list[int], Tensor]]]:
     """Three layouts of :func:`packed_examples`, made by the toolkit's own functions.
 
     Returns:
-        For each layout its sequences: names of the ``T`` tokens, their positions, and the ``(T, T)`` attention mask, whose row
+        the sequences of each layout: names of the ``T`` tokens, their positions, and the ``(T, T)`` attention mask, whose row
         i says which columns token i sees. Padding is seen by no token; what padding sees, nothing reads.
     """
     example = packed_examples()

@@ -1,14 +1,26 @@
 // What is wider than the page scrolls in itself, and the keyboard can reach it: only where there is something to scroll.
-const WIDE = ".bd-article :is(div.math, mjx-container[display], pre, .cell_output, .pt-figure, .pst-scrollable-table-container, .pt-table)";
+const WIDE =
+  ".bd-article :is(div.math, mjx-container[display], pre, dt.sig, .cell_output, .pt-figure, .pst-scrollable-table-container, .pt-table)";
+const NAMES = [[".math, mjx-container", "formula"], [".pt-figure", "figure"], ["*", "table or output"]];
+const BARE = ["PRE", "DT"]; // code and signatures keep the role that they have
 
 function reach() {
-  for (const box of document.querySelectorAll(WIDE)) {
-    const scrolls = box.scrollWidth > box.clientWidth + 1 && !["visible", "clip", "hidden"].includes(getComputedStyle(box).overflowX);
-    if (scrolls && !box.hasAttribute("tabindex")) {
+  // Within a line only a formula that is wider than its paragraph scrolls.
+  for (const formula of document.querySelectorAll(".bd-article span.math")) {
+    const set = formula.querySelector("mjx-container");
+    const room = formula.closest("p, li, td, th, dd, div");
+    formula.classList.toggle("pt-wide", Boolean(set && room && set.offsetWidth > room.clientWidth));
+  }
+  let count = 0;
+  for (const box of document.querySelectorAll(`${WIDE}, .pt-wide`)) {
+    const overflow = getComputedStyle(box).overflowX;
+    const scrolls = box.scrollWidth > box.clientWidth && ["auto", "scroll"].includes(overflow);
+    if (scrolls && (!box.hasAttribute("tabindex") || "reach" in box.dataset)) {
       box.tabIndex = 0;
-      if (!box.matches("pre")) {
+      if (!BARE.includes(box.nodeName)) {
+        count += 1;
         box.setAttribute("role", "region");
-        box.setAttribute("aria-label", box.matches(".math, mjx-container") ? "formula, wider than the page" : box.matches(".pt-figure") ? "figure, wider than the page" : "table or output, wider than the page");
+        box.setAttribute("aria-label", `${NAMES.find(([kind]) => box.matches(kind))[1]} ${count}, wider than the page`);
       }
       box.dataset.reach = "";
     } else if (!scrolls && "reach" in box.dataset) {
@@ -32,6 +44,6 @@ function name() {
 addEventListener("load", () => {
   name();
   const ready = window.MathJax && MathJax.startup && MathJax.startup.promise;
-  Promise.resolve(ready).then(reach);
+  Promise.all([ready, document.fonts.ready]).then(reach);
   addEventListener("resize", reach);
 });
