@@ -146,7 +146,8 @@ def build(book: Path, *changes: tuple[str, str]) -> tuple[int, str]:
     """A book of the template alone, with pieces of it replaced, as far as it builds: exit status and what was said."""
     shutil.copy(BOOK / "_config.yml", book)
     shutil.copytree(BOOK / "_assets" / "sphinx", book / "_assets" / "sphinx", dirs_exist_ok=True)
-    (book / "_assets" / "static").mkdir(exist_ok=True)
+    static = shutil.ignore_patterns("mathjax")
+    shutil.copytree(BOOK / "_assets" / "static", book / "_assets" / "static", ignore=static, dirs_exist_ok=True)
     (book / "reference").mkdir(exist_ok=True)
     for page in ("notation", "api_losses"):
         shutil.copy(BOOK / "reference" / f"{page}.md", book / "reference")
