@@ -145,8 +145,8 @@ def layouts() -> dict[str, list[tuple[list[str], list[int], Tensor]]]:
     """Three layouts of :func:`packed_examples`, made by the toolkit's own functions.
 
     Returns:
-        the sequences of each layout: names of the ``T`` tokens, their positions, and the ``(T, T)`` attention mask, whose row
-        i says which columns token i sees. Padding is seen by no token; what padding sees, nothing reads.
+        for each layout, its sequences. A sequence is the names of its ``T`` tokens, their positions, and the ``(T, T)``
+        attention mask, whose row i says which columns token i sees. Padding is seen by no token; what it sees, nothing reads.
     """
     example = packed_examples()
     alone = [Encoded(example.prompt, [response], example.where) for response in example.responses]
