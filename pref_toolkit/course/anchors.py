@@ -40,7 +40,7 @@ def _descended(reward: tuple[float, ...], scale: float) -> tuple[Tensor, Tensor]
         flat,
         steps=2000,
         learning_rate=0.05,
-        optimiser=torch.optim.Adam,
+        optimiser=bandits.amsgrad,
         beta=1.0,
     )
     return chance, path[-1]

@@ -105,6 +105,16 @@ def sampled_pairs(chance: Any, n: int, generator: torch.Generator) -> Comparison
     return Comparisons(pairs, torch.full((n,), 1 / n, dtype=torch.float64))
 
 
+def amsgrad(parameters: Any, lr: float) -> torch.optim.Optimizer:
+    """Adam that comes to rest at a minimum, for :func:`minimise` and for loops that run until nothing changes.
+
+    Adam divides its step by the size of recent gradients. At an exact minimum both are rounding errors, so Adam divides one by
+    the other and jumps away after some thousand steps, differently on each processor. AMSGrad divides by the largest size so
+    far (Reddi, Kale and Kumar 2018, algorithm 2).
+    """
+    return torch.optim.Adam(parameters, lr=lr, amsgrad=True)
+
+
 def minimise(
     loss: Callable[..., Tensor],
     comparisons: Comparisons | Callable[[], Comparisons],
@@ -126,7 +136,7 @@ def minimise(
         reference: ``(K,)`` probabilities of the frozen reference.
         steps: number of updates.
         learning_rate: passed to the optimiser; the default optimiser is plain gradient descent.
-        optimiser: class of the optimiser, such as ``torch.optim.Adam``.
+        optimiser: makes the optimiser from parameters and ``lr``, such as :func:`amsgrad`.
         start: ``(d,)`` initial parameters, required with ``features``; without features, those of the reference.
         features: ``(K, d)`` output embeddings; without them each response has its own logit (a tabular softmax).
         tokens: ``(K,)`` lengths of the responses; 1 each if not given.
