@@ -36,7 +36,9 @@ class ByAuthor(Style):
 
 
 def setup(app):
-    register_reference_style("sphinxcontrib.bibtex.style.referencing", "author_year_in_parentheses", AuthorYearInParentheses)
+    register_reference_style(
+        "sphinxcontrib.bibtex.style.referencing", "author_year_in_parentheses", AuthorYearInParentheses
+    )
     register_plugin("pybtex.style.labels", "author_year_in_parentheses", AuthorYearLabel)
     register_plugin("pybtex.style.formatting", "by_author", ByAuthor)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
