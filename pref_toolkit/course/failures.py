@@ -37,13 +37,16 @@ def first_batch(fault: str, seed: int, *, padding: int = 0, lengths: tuple[int, 
     reference = policy.clone()
     if fault == "reference":
         reference[-1, 1] += 0.1
-    padded = lambda lists, fill: torch.tensor([row + [fill] * (width - len(row)) for row in lists])
+
+    def padded(lists: list[list[Any]], fill: int, dtype: torch.dtype = torch.long) -> torch.Tensor:
+        return torch.tensor([row + [fill] * (width - len(row)) for row in lists], dtype=dtype)
+
     return {
         "ids": padded(rows, padding),
         "scored": padded(scored, 0),
         "prompt_tokens": torch.tensor(before),
         "tokens": torch.tensor([len(row) for row in rows]),
-        "of_token": padded(values, 0.0),
+        "of_token": padded(values, 0, torch.double),
         "policy": policy,
         "reference": reference,
         "bos": BOS,
