@@ -81,7 +81,8 @@ reinforce = Derivation(
             "A number $b$ that is the same for every draw changes no mean.",
         ),
         define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "For the rest point, RLHF's partition function"),
-        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "and its optimum."),
+        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "and its optimum,"),
+        equal(over(y, best(y)), sp.Integer(1), "which is a policy."),
         equal(
             gain(y, t),
             beta * sp.log(Z) - beta * sp.log(pi(y, t) / best(y)),
