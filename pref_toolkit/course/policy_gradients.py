@@ -17,7 +17,10 @@ def leave_one_out() -> Iterator[Case]:
     """RLOO's advantages, one group and one draw after another."""
     generator = torch.Generator().manual_seed(0)
     for about, rewards in (
-        ("two prompts of different rewards", torch.tensor([[1.0, 0.0, 0.0, 1.0], [11.0, 9.0, 10.0, 10.0]], dtype=double)),
+        (
+            "two prompts of different rewards",
+            torch.tensor([[1.0, 0.0, 0.0, 1.0], [11.0, 9.0, 10.0, 10.0]], dtype=double),
+        ),
         ("groups of two", torch.tensor([[0.0, 1.0], [2.0, 2.0], [3.0, -1.0]], dtype=double)),
         ("many prompts", torch.randn(5, 8, dtype=double, generator=generator)),
     ):
