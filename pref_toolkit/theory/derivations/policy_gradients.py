@@ -12,7 +12,7 @@ G = sp.Symbol("G", integer=True, positive=True)
 y, i, j = sp.symbols("y i j", integer=True)
 Z, u, p, A, w = sp.symbols("Z u p A w", positive=True)
 eps = sp.Symbol("eps", positive=True)
-t, b, S, T, d, D, e, rho = sp.symbols("t b S T d D e rho", real=True)
+t, b, S, T, d, D, v, rho = sp.symbols("t b S T d D v rho", real=True)
 best_b, m, s, old = sp.symbols(r"b^{*} m s l_{0}", real=True)
 ref, best, pi = (sp.Function(name, positive=True) for name in (r"\mathrm{ref}", r"\pi^{*}", r"\pi"))
 partition, n = sp.Function("Z", positive=True), sp.Function("n", positive=True)
@@ -256,8 +256,8 @@ kl_estimators = Derivation(
             sp.log(pi(y, t) / ref(y)),
             "The log-ratio. As an estimator of the divergence it is called $k_1$.",
         ),
-        define(k2(e), e**2 / 2, "The second estimator, a function of the log-ratio,"),
-        define(k3(e), sp.exp(-e) - 1 + e, "and the third."),
+        define(k2(v), v**2 / 2, "The second estimator, a function of the log-ratio,"),
+        define(k3(v), sp.exp(-v) - 1 + v, "and the third."),
         assume(over(y, ref(y)), sp.Integer(1), "The reference is a policy."),
         define(kl(t), over(y, pi(y, t) * log_ratio), "The divergence, which is the mean of $k_1$."),
         equal(over(y, pi(y, t) * k3(log_ratio)), kl(t), "The mean of $k_3$ is the divergence as well."),
@@ -266,17 +266,17 @@ kl_estimators = Derivation(
         nonnegative((w - 1) * (1 - 1 / w), "and since this is never negative,"),
         equal((w - 1) * sp.Derivative(f(w), w), (w - 1) * (1 - 1 / w), "$f$ falls to $f(1) = 0$ and then rises."),
         equal(
-            slope(k2(e) - k3(e), e, 0),
+            slope(k2(v) - k3(v), v, 0),
             sp.Integer(0),
             "The second estimator is biased. Near a log-ratio of 0 it has the slope of the third,",
         ),
         equal(
-            sp.Subs(sp.Derivative(k2(e) - k3(e), (e, 2)), e, 0),
+            sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 2)), v, 0),
             sp.Integer(0),
             "and its curvature,",
         ),
         equal(
-            sp.Subs(sp.Derivative(k2(e) - k3(e), (e, 3)), e, 0),
+            sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 3)), v, 0),
             sp.Integer(1),
             "but not the third derivative: the bias is about the mean of $\\rho^3 / 6$.",
         ),
@@ -305,11 +305,12 @@ kl_estimators = Derivation(
             "In the reward $k_3$ is wrong, too: the gradient is the difference of those of the two directions.",
         ),
         equal(
-            over(y, by_t(pi(y, t) * k3(log_ratio))),
+            by_t(over(y, pi(y, t) * k3(log_ratio))),
             over(y, pi(y, t) * log_ratio * psi),
-            "Weighted with the ratio of new to old policy, through which the gradient flows, $k_3$ is right as a loss.",
+            "Weighted with the ratio of new to old policy, through which the gradient flows, $k_3$ is right as a loss: its "
+            "mean over the old policy's draws is that over the new one's.",
         ),
-        define(turned(e), sp.exp(e) - 1 - e, "With the ratio upside down, as some code has it, $k_3$ is this."),
+        define(turned(v), sp.exp(v) - 1 - v, "With the ratio upside down, as some code has it, $k_3$ is this."),
         define(chi(t), over(y, pi(y, t) ** 2 / ref(y)) - 1, "With the chi-squared divergence,"),
         equal(over(y, pi(y, t) * turned(log_ratio)), chi(t) - kl(t), "its mean is not the divergence,"),
         equal(
