@@ -370,6 +370,25 @@ def _rrhf_pull(weight: float, row: int, n: int = 50, k: int = 4) -> float:
     return weight * ((k - 1) / n) / (1 / row)
 
 
+def _mean_of_two(estimator: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of an estimator of the divergence from (0.8, 0.2) over draws of the policy (0.5, 0.5), by their log-ratios."""
+    policy = torch.tensor([0.5, 0.5], dtype=torch.float64)
+    return policy @ estimator((policy / torch.tensor([0.8, 0.2], dtype=torch.float64)).log())
+
+
+def _pull_of_the_first_token(per_token: bool) -> float:
+    """Gradient of a divergence by the logit of the first of two tokens, after which alone policy and reference differ."""
+    logits = torch.zeros(2, dtype=torch.float64, requires_grad=True)
+    second = torch.tensor([[0.9, 0.1], [0.5, 0.5]], dtype=torch.float64)
+    first, rho = logits.softmax(-1)[:, None], (second / 0.5).log()
+    ratio = first / first.detach()
+    if per_token:  # the ratio times k3 of each token; the first token's k3 is 0
+        loss = (first.detach() * second * (ratio * (1 / ratio - 1 + ratio.log()) + torch.exp(-rho) - 1 + rho)).sum()
+    else:
+        loss = (first * second * (ratio.log() + rho)).sum()
+    return float(torch.autograd.grad(loss, logits)[0][0])
+
+
 ERRATA: tuple[Erratum, ...] = (
     # The RLHF book: text and code.
     Erratum(
@@ -1105,6 +1124,37 @@ ERRATA: tuple[Erratum, ...] = (
         "their code multiplies by it, see E48",
         "phi of their code, for an entropy half as large as can be",
         _both(lambda: -math.log(0.5) / 0.29, lambda: -0.29 * math.log(0.5)),
+    ),
+    # Policy gradients.
+    Erratum(
+        "E71",
+        SECOND,
+        "wrong",
+        _rlhf("code/policy_gradients/loss.py:30 and :33"),
+        "k3 on draws of the policy is r - 1 - log r with r = policy / reference",
+        "r = reference / policy: the other ratio is for draws of the reference",
+        "mean over the policy's draws, which is to be KL(policy || reference); two responses, in nats",
+        _both(lambda: _mean_of_two(lambda v: v.exp() - 1 - v), lambda: _mean_of_two(lambda v: torch.exp(-v) - 1 + v)),
+    ),
+    Erratum(
+        "E72",
+        SECOND,
+        "wrong",
+        _rlhf("code/policy_gradients/loss.py:59"),
+        "k1 is the reference's log-probability less the policy's",
+        "the policy's less the reference's",
+        "mean over the policy's draws, which is to be KL(policy || reference); two responses, in nats",
+        _both(lambda: _mean_of_two(lambda v: -v), lambda: _mean_of_two(lambda v: v)),
+    ),
+    Erratum(
+        "E73",
+        SECOND,
+        "wrong",
+        _trl("trainer/grpo_config.py:352"),
+        "k3 of each token times the token's ratio has the unbiased gradient of the divergence",
+        "it leaves out that a token decides how far the later ones are from the reference",
+        "gradient by the first token's logit; responses of two tokens, which differ only after the first",
+        _both(lambda: _pull_of_the_first_token(True), lambda: _pull_of_the_first_token(False)),
     ),
 )
 """Every entry, in the order of its id."""

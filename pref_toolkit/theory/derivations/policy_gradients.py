@@ -10,9 +10,9 @@ from pref_toolkit.theory.derivations.symbols import beta, relu, sigma, slope
 K = sp.Symbol("K", integer=True, positive=True)
 G = sp.Symbol("G", integer=True, positive=True)
 y, i, j = sp.symbols("y i j", integer=True)
-Z, u, p, A, w = sp.symbols("Z u p A w", positive=True)
+Z, N, u, p, A, w = sp.symbols("Z N u p A w", positive=True)
 eps = sp.Symbol("eps", positive=True)
-t, b, S, T, d, D, e, rho = sp.symbols("t b S T d D e rho", real=True)
+t, b, S, T, R, d, D, v, logp = sp.symbols("t b S T R d D v l", real=True)
 best_b, m, s, old = sp.symbols(r"b^{*} m s l_{0}", real=True)
 ref, best, pi = (sp.Function(name, positive=True) for name in (r"\mathrm{ref}", r"\pi^{*}", r"\pi"))
 partition, n = sp.Function("Z", positive=True), sp.Function("n", positive=True)
@@ -96,8 +96,7 @@ reinforce = Derivation(
         define(H(t), -over(y, pi(y, t) * sp.log(pi(y, t))), "The entropy of the policy."),
         equal(
             by_t(H(t)),
-            over(y, pi(y, t) * sp.log(pi(y, t))) * over(y, pi(y, t) * g(y))
-            - over(y, pi(y, t) * sp.log(pi(y, t)) * g(y)),
+            -over(y, pi(y, t) * sp.log(pi(y, t)) * psi),
             "Its slope is minus the covariance of $\\log \\pi$ and $g$. The entropy falls if the push $g$ is larger on "
             "responses that are likely already.",
         ),
@@ -107,25 +106,25 @@ reinforce = Derivation(
             "For the noise, let $n(y)$ be the squared length of the score, over all parameters. This is the mean squared "
             "length of the estimate from one draw: its variance, but for the squared length of its mean.",
         ),
+        define(N, over(y, pi(y, t) * n(y)), "The mean of $n$,"),
         define(
             best_b,
-            over(y, pi(y, t) * r(y) * n(y)) / over(y, pi(y, t) * n(y)),
-            "The mean reward, where each response counts with $n(y)$ as well.",
+            over(y, pi(y, t) * r(y) * n(y)) / N,
+            "and the mean reward in which each response counts with $n(y)$ as well.",
         ),
         equal(
             best_b - over(y, pi(y, t) * r(y)),
-            (over(y, pi(y, t) * r(y) * n(y)) - over(y, pi(y, t) * r(y)) * over(y, pi(y, t) * n(y)))
-            / over(y, pi(y, t) * n(y)),
+            over(y, pi(y, t) * r(y) * (n(y) - N)) / N,
             "It differs from the plain mean by the covariance of reward and $n$, over the mean of $n$.",
         ),
         equal(
             second(b),
-            second(best_b) + (b - best_b) ** 2 * over(y, pi(y, t) * n(y)),
+            second(best_b) + (b - best_b) ** 2 * N,
             "It is the best baseline. Any other costs the square of its distance to it.",
         ),
         equal(
             second(b) - second(sp.Integer(0)),
-            b * (b - 2 * best_b) * over(y, pi(y, t) * n(y)),
+            b * (b - 2 * best_b) * N,
             "So $b$ is worse than none if it lies beyond $2 b^*$, or on the other side of 0. The reward of the greedy "
             "response, which is ReMax's baseline, can do both.",
         ),
@@ -139,22 +138,23 @@ MEAN_SCORE = (
         over(y, pi(y) * score(y)), sp.Integer(0), "and its score, whose mean is 0, as REINFORCE's derivation proves."
     ),
 )
-average = over(y, pi(y) * r(y) * score(y))
+gradient = define(R, over(y, pi(y) * r(y) * score(y)), "The gradient of the mean reward, by REINFORCE.")
 
 group = Derivation(
     name="group",
     title="Draws of one prompt as each other's baseline: RLOO, GRPO, and GRPO's division by the standard deviation",
     steps=(
         *MEAN_SCORE,
+        gradient,
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - r(j)) * score(y))),
-            average,
+            R,
             "The reward of another draw is a baseline without bias, since it does not look at this one. RLOO takes the mean "
             "of the $G - 1$ others, which is as good.",
         ),
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - (r(y) + (G - 1) * r(j)) / G) * score(y))),
-            (G - 1) / G * average,
+            (G - 1) / G * R,
             "The mean of all $G$ rewards, as in GRPO, contains the draw's own. That shrinks the gradient by one factor.",
         ),
         define(T, sp.Sum(x(i), (i, 1, G)), "In one group, with rewards $x(1)$ to $x(G)$: their sum,"),
@@ -185,8 +185,7 @@ group = Derivation(
             "and with it this.",
         ),
         argue(
-            r"G \to \infty: \quad m \to p, \quad s \to \sqrt{p (1 - p)}, \quad "
-            r"\frac{s\,S}{p (1 - p)} \to \frac{S}{\sqrt{p (1 - p)}}",
+            r"G \to \infty: \quad m \to p, \quad \frac{s\,S}{p (1 - p)} \to \frac{S}{\sqrt{p (1 - p)}}",
             "In a large group the first is the gradient of $p$, and the second that of $2 \\arcsin \\sqrt p$: with the "
             "division, prompts count the more, the nearer $p$ is to 0 or 1.",
         ),
@@ -235,12 +234,12 @@ ppo_clip = Derivation(
         ),
         equal(slope(down(w), w, 1 + 2 * eps), -A, "but above it is pushed down, however large its ratio is."),
         equal(
-            slope(up(sp.exp(rho - old)), rho, old),
+            slope(up(sp.exp(logp - old)), logp, old),
             A,
             "By the log-probability, the slope where training begins, at $w = 1$, is the advantage: the first step on new "
             "draws is REINFORCE's.",
         ),
-        equal(slope(down(sp.exp(rho - old)), rho, old), -A, "The same for a bad response."),
+        equal(slope(down(sp.exp(logp - old)), logp, old), -A, "The same for a bad response."),
     ),
     assumptions=("One response, and a ratio away from the two kinks $1 \\pm \\epsilon$.",),
 )
@@ -256,8 +255,8 @@ kl_estimators = Derivation(
             sp.log(pi(y, t) / ref(y)),
             "The log-ratio. As an estimator of the divergence it is called $k_1$.",
         ),
-        define(k2(e), e**2 / 2, "The second estimator, a function of the log-ratio,"),
-        define(k3(e), sp.exp(-e) - 1 + e, "and the third."),
+        define(k2(v), v**2 / 2, "The second estimator, a function of the log-ratio,"),
+        define(k3(v), sp.exp(-v) - 1 + v, "and the third."),
         assume(over(y, ref(y)), sp.Integer(1), "The reference is a policy."),
         define(kl(t), over(y, pi(y, t) * log_ratio), "The divergence, which is the mean of $k_1$."),
         equal(over(y, pi(y, t) * k3(log_ratio)), kl(t), "The mean of $k_3$ is the divergence as well."),
@@ -266,17 +265,17 @@ kl_estimators = Derivation(
         nonnegative((w - 1) * (1 - 1 / w), "and since this is never negative,"),
         equal((w - 1) * sp.Derivative(f(w), w), (w - 1) * (1 - 1 / w), "$f$ falls to $f(1) = 0$ and then rises."),
         equal(
-            slope(k2(e) - k3(e), e, 0),
+            slope(k2(v) - k3(v), v, 0),
             sp.Integer(0),
             "The second estimator is biased. Near a log-ratio of 0 it has the slope of the third,",
         ),
         equal(
-            sp.Subs(sp.Derivative(k2(e) - k3(e), (e, 2)), e, 0),
+            sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 2)), v, 0),
             sp.Integer(0),
             "and its curvature,",
         ),
         equal(
-            sp.Subs(sp.Derivative(k2(e) - k3(e), (e, 3)), e, 0),
+            sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 3)), v, 0),
             sp.Integer(1),
             "but not the third derivative: the bias is about the mean of $\\rho^3 / 6$.",
         ),
@@ -301,21 +300,23 @@ kl_estimators = Derivation(
         ),
         equal(
             over(y, pi(y, t) * k3(log_ratio) * psi),
-            over(y, pi(y, t) * log_ratio * psi) + over(y, ref(y) * psi),
+            over(y, (pi(y, t) * log_ratio + ref(y)) * psi),
             "In the reward $k_3$ is wrong, too: the gradient is the difference of those of the two directions.",
         ),
         equal(
-            over(y, by_t(pi(y, t) * k3(log_ratio))),
+            by_t(over(y, pi(y, t) * k3(log_ratio))),
             over(y, pi(y, t) * log_ratio * psi),
-            "Weighted with the ratio of new to old policy, through which the gradient flows, $k_3$ is right as a loss.",
+            "Weighted with the ratio of new to old policy, through which the gradient flows, $k_3$ is right as a loss: its "
+            "mean over the old policy's draws is that over the new one's.",
         ),
-        define(turned(e), sp.exp(e) - 1 - e, "With the ratio upside down, as some code has it, $k_3$ is this."),
+        define(turned(v), sp.exp(v) - 1 - v, "With the ratio upside down, as some code has it, $k_3$ is this."),
         define(chi(t), over(y, pi(y, t) ** 2 / ref(y)) - 1, "With the chi-squared divergence,"),
-        equal(over(y, pi(y, t) * turned(log_ratio)), chi(t) - kl(t), "its mean is not the divergence,"),
+        equal(over(y, pi(y, t) * turned(log_ratio)), chi(t) - kl(t), "its mean is not the divergence."),
+        equal(by_t(chi(t)), 2 * over(y, pi(y, t) ** 2 / ref(y) * psi), "The chi-squared divergence has this gradient,"),
         equal(
-            over(y, pi(y, t) * by_t(turned(log_ratio))) - by_t(chi(t)) / 2,
-            sp.Integer(0),
-            "and its gradient is half that of the chi-squared divergence.",
+            over(y, pi(y, t) * by_t(turned(log_ratio))),
+            over(y, pi(y, t) ** 2 / ref(y) * psi),
+            "and its gradient is half of that.",
         ),
     ),
     assumptions=(ONE_PARAMETER,),
@@ -327,9 +328,10 @@ group_of_two = Derivation(
     title="A group of two draws, and a pair that is drawn, labelled and trained on",
     steps=(
         *MEAN_SCORE,
+        gradient,
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - r(j)) * (score(y) - score(j)) / 2)),
-            average,
+            R,
             "RLOO with two draws: half the difference of the rewards times the difference of the scores.",
         ),
         equal(
