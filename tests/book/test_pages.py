@@ -104,7 +104,8 @@ SCROLLED_IN_A_LINE = """() => [...document.querySelectorAll('main span.math')]
   .filter(e => getComputedStyle(e).overflowX !== 'visible').map(e => e.textContent.slice(0, 60))"""
 
 # A flat line has no height, and is seen all the same.
-DRAWN = """e => [...e.querySelectorAll('svg [data-frame]')].filter(f => getComputedStyle(f).display !== 'none').map(f => f.innerHTML).join('')"""
+DRAWN = """e => [...e.querySelectorAll('svg [data-frame]')]
+  .filter(f => getComputedStyle(f).display !== 'none').map(f => f.innerHTML).join('')"""
 
 OUT_OF_REACH = """() => [...document.querySelectorAll('main :is(mjx-container, svg, table, pre, p, h1, h2, h3)')]
   .filter(e => e.checkVisibility() && e.getBoundingClientRect().left < 0)
