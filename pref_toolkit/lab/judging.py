@@ -1,0 +1,35 @@
+"""The lab's judge for loops that generate."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+from pref_toolkit.lab.annotators import Annotator
+from pref_toolkit.loops import Judge
+
+
+def judge(annotator: Annotator | None = None, seed: int = 0) -> Judge:
+    """A judge for :func:`pref_toolkit.loops.train`: the annotator's reward plus standard Gumbel noise.
+
+    The better-scored of two answers is then preferred with the annotator's Bradley-Terry probability. The noise depends on
+    seed, prompt, answer and how often the answer came up before among the prompt's: the same draws get the same scores.
+
+    Args:
+        annotator: ``Annotator()`` if not given.
+        seed: of the noise.
+    """
+    who = annotator or Annotator()
+
+    def scores(prompts: list[str], answers: list[list[str]]) -> list[list[float]]:
+        out = []
+        for prompt, own in zip(prompts, answers):
+            before: Counter[str] = Counter()
+            row = []
+            for answer in own:
+                before[answer] += 1
+                row.append(who.score(prompt, answer, random.Random(f"{seed} {prompt} {answer} {before[answer]}")))
+            out.append(row)
+        return out
+
+    return scores
