@@ -12,7 +12,7 @@ from pathlib import Path
 from pref_toolkit.errors import Complaint
 
 Judge = Callable[[list[str], list[list[str]]], Sequence[Sequence[float]]]
-"""``judge(prompts, answers)``: ``B`` prompts as text with ``K`` answers each; ``K`` numbers for each prompt, higher is better."""
+"""``judge(prompts, answers)``: ``B`` prompts as text, ``K`` answers to each; gives ``K`` numbers for each, higher is better."""
 
 
 def load(name: str) -> Judge:

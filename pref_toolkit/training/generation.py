@@ -111,13 +111,8 @@ def sample_mixture(
                 for n, (view, weight) in enumerate(zip(views, (1 - share, share))):
                     with view():
                         positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -last.shape[1] :]
-                        told = model(
-                            input_ids=last,
-                            attention_mask=seen,
-                            position_ids=positions,
-                            past_key_values=caches[n],
-                            use_cache=True,
-                        )
+                        inputs = {"input_ids": last, "attention_mask": seen, "position_ids": positions}
+                        told = model(**inputs, past_key_values=caches[n], use_cache=True)
                     caches[n] = told.past_key_values
                     mixed = mixed + weight * told.logits[:, -1].float().log_softmax(-1)
                 last = torch.multinomial((mixed / temperature).softmax(-1), 1)
