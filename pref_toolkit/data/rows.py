@@ -84,7 +84,8 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
 
 
 def read_prompts(source: Any) -> list[Example]:
-    """Prompts to be answered: rows with a ``prompt`` alone, or preferences, of which the prompt and the best response count.
+    """Prompts to be answered: rows with a ``prompt``, and an ``answer`` if a loop learns from it, or preferences, of which the
+    prompt and the best response count.
 
     Args:
         source: as for :func:`read`; an iterable may also hold the prompts themselves, as text or chat messages.
@@ -103,7 +104,8 @@ def read_prompts(source: Any) -> list[Example]:
             if not isinstance(row, Mapping):
                 row = {"prompt": row}
             if _given(row) & {*chain(*FORMS)} == {"prompt"}:
-                found.append(Example(_content(row["prompt"], "prompt"), (), where))
+                answers = (_content(row["answer"], "answer"),) if "answer" in _given(row) else ()
+                found.append(Example(_content(row["prompt"], "prompt"), answers, where))
             else:
                 example = _example(row, where, Report())
                 found.append(Example(example.prompt, example.responses[:1], where))

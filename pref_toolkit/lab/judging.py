@@ -1,4 +1,4 @@
-"""The lab's judge for loops that generate."""
+"""The lab's prompts and judge for loops that generate."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import random
 from collections import Counter
 
 from pref_toolkit.lab.annotators import Annotator
-from pref_toolkit.loops import Judge
+from pref_toolkit.lab.language import answer, prompts, said_in_every_style
+from pref_toolkit.loops.judges import Judge
+
+
+def asked(n: int, seed: int = 0, *, answered: bool = False) -> list[dict[str, str]]:
+    """``n`` prompts of the train split as rows; ``answered`` with the right answer in a random style, as ``answer``."""
+    rng = random.Random(seed)
+    rows = [{"prompt": prompt} for prompt in prompts(n, rng.getrandbits(32))]
+    if answered:
+        for row in rows:
+            row["answer"] = rng.choice(said_in_every_style(answer(row["prompt"])))
+    return rows
 
 
 def judge(annotator: Annotator | None = None, seed: int = 0) -> Judge:
-    """A judge for :func:`pref_toolkit.loops.train`: the annotator's reward plus standard Gumbel noise.
+    """A judge for :func:`pref_toolkit.loops.train.train`: the annotator's reward plus standard Gumbel noise.
 
     The better-scored of two answers is then preferred with the annotator's Bradley-Terry probability. The noise depends on
     seed, prompt, answer and how often the answer came up before among the prompt's: the same draws get the same scores.
@@ -21,9 +32,9 @@ def judge(annotator: Annotator | None = None, seed: int = 0) -> Judge:
     """
     who = annotator or Annotator()
 
-    def scores(prompts: list[str], answers: list[list[str]]) -> list[list[float]]:
+    def scores(questions: list[str], answers: list[list[str]]) -> list[list[float]]:
         out = []
-        for prompt, own in zip(prompts, answers):
+        for prompt, own in zip(questions, answers):
             before: Counter[str] = Counter()
             row = []
             for answer in own:

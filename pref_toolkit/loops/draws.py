@@ -42,6 +42,17 @@ class Draws:
     texts: list[list[str]]
     scores: list[list[float]] = field(default_factory=list)
 
+    @classmethod
+    def joined(cls, parts: Sequence[Draws]) -> Draws:
+        """Several draws as one, in order."""
+        together = lambda name: [own for part in parts for own in getattr(part, name)]
+        return cls(*(together(name) for name in ("asked", "answers", "texts", "scores")))
+
+    def only(self, kept: Sequence[Sequence[int]]) -> Draws:
+        """Of each prompt's answers those at these places."""
+        some = lambda values: [[own[i] for i in places] for own, places in zip(values, kept)]
+        return Draws(self.asked, some(self.answers), some(self.texts), some(self.scores))
+
     def rows(self) -> list[dict[str, Any]]:
         """Rows for a file: ``check-data`` accepts them if they have scores. ``tokens`` are the answers' ids."""
         rows: list[dict[str, Any]] = [

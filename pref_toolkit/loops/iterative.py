@@ -5,15 +5,19 @@ Sources: Xiong et al. 2023, arXiv:2312.11456 (iterative DPO); Yuan et al. 2023, 
 
 from __future__ import annotations
 
-from pref_toolkit.loops.rounds import drawn, in_rounds
-from pref_toolkit.loops.session import Session
+from typing import TYPE_CHECKING
+
+from pref_toolkit.loops.rounds import in_rounds
+
+if TYPE_CHECKING:
+    from pref_toolkit.loops.session import Session
 
 
 def iterative(session: Session) -> None:
     """Each round learns the best of its answers against the worst."""
-    in_rounds(session, lambda session, number: drawn(session, number).pairs())
+    in_rounds(session, lambda number: session.round_drawn(number, "previous").pairs())
 
 
 def reranked(session: Session) -> None:
     """Each round learns the ranking of all its answers."""
-    in_rounds(session, lambda session, number: drawn(session, number).ranked())
+    in_rounds(session, lambda number: session.round_drawn(number, "previous").ranked())

@@ -6,7 +6,10 @@ reference as the one who answers, IPO-MD (Calandriello et al. 2024, arXiv:2403.0
 
 from __future__ import annotations
 
-from pref_toolkit.loops.session import Session
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pref_toolkit.loops.session import Session
 
 
 def online(session: Session) -> None:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any
 
+from pref_toolkit.errors import Complaint
+from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.iterative import iterative, reranked
 from pref_toolkit.loops.online import online
 from pref_toolkit.loops.rso import rso
-from pref_toolkit.loops.session import Session
 from pref_toolkit.loops.spin import spin
-from pref_toolkit.training.policy import View
+
+if TYPE_CHECKING:
+    from pref_toolkit.loops.session import Session
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,12 @@ class Loop:
         reference: the view that the loss compares with.
         paper: where it is from.
         asks: whether it asks a judge; else each prompt comes with an answer.
-        settings: of :class:`pref_toolkit.loops.session.LoopConfig`, where its defaults are others.
+        settings: of :class:`pref_toolkit.loops.config.LoopConfig`, where its defaults are others.
     """
 
     run: Callable[[Session], None]
     loss: str
-    reference: View
+    reference: str | None
     paper: str
     asks: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
@@ -49,3 +53,22 @@ LOOPS = {
     ),
 }
 """Loops by name. Six functions and the losses of ``METHODS`` make them."""
+
+
+def find(name: str) -> Loop:
+    """A loop by name; a Complaint names the nearest if there is none."""
+    if name not in LOOPS:
+        near = get_close_matches(name, LOOPS, n=1)
+        raise Complaint(
+            f"no loop {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(LOOPS)}")
+        )
+    return LOOPS[name]
+
+
+def settings_of(name: str, **given: Any) -> LoopConfig:
+    """A loop's settings: those given, its own defaults, and the defaults of all.
+
+    >>> settings_of("ipo_md").mixture
+    0.25
+    """
+    return LoopConfig(**{**find(name).settings, **given})

@@ -45,7 +45,7 @@ def read(source: Any, tokenizer: Any, config: TrainConfig, positions: int | None
             ids, answer = encoded.prompt, encoded.responses[0]
         elif needs_answers:
             raise DataError(
-                f"{example.where}: this loop needs an answer beside the prompt: give pairs, or field 'chosen'"
+                f"{example.where}: this loop needs an answer beside the prompt: give pairs, or field 'answer'"
             )
         else:
             prompt = example.prompt if isinstance(example.prompt, str) else list(example.prompt)

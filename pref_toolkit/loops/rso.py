@@ -8,11 +8,13 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from math import exp
+from typing import TYPE_CHECKING
 
-from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.loops.draws import Draws
 from pref_toolkit.loops.rounds import in_rounds
-from pref_toolkit.loops.session import Session
+
+if TYPE_CHECKING:
+    from pref_toolkit.data.tokens import Encoded
+    from pref_toolkit.loops.session import Session
 
 
 def accepted(rewards: Sequence[float], number: int, beta: float, rng: random.Random) -> list[int]:
@@ -44,22 +46,13 @@ def accepted(rewards: Sequence[float], number: int, beta: float, rng: random.Ran
 
 
 def rso(session: Session) -> None:
-    """One round on pairs of accepted answers of the start, which the judge ranks."""
-    kept_of = session.settings.kept
+    """Each round learns the best against the worst of the accepted answers, all of them drawn by the start."""
+    settings = session.settings
 
-    def examples(session: Session, number: int) -> list[Encoded]:
-        batches = []
-        for n in range(session.total):
-            draws = session.drawn(f"candidates/{n:06d}", session.prompts(n), n, view="start")
-            batches.append(
-                _some(draws, kept_of, session.settings.acceptance, random.Random(f"{session.config.seed} {n}"))
-            )
-        return [pair for draws in batches for pair in draws.pairs()]
+    def examples(number: int) -> list[Encoded]:
+        draws, rng = session.round_drawn(number, "start"), random.Random(f"{session.config.seed} {number}")
+        return draws.only(
+            [accepted(scores, settings.kept, settings.acceptance, rng) for scores in draws.scores]
+        ).pairs()
 
     in_rounds(session, examples)
-
-
-def _some(draws: Draws, number: int, beta: float, rng: random.Random) -> Draws:
-    keep = [accepted(scores, number, beta, rng) for scores in draws.scores]
-    chosen = lambda values: [[own[i] for i in kept] for own, kept in zip(values, keep)]
-    return Draws(draws.asked, chosen(draws.answers), chosen(draws.texts), chosen(draws.scores))

@@ -7,23 +7,24 @@ the policy as the round began. Source: Chen et al. 2024, arXiv:2401.01335, algor
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.loops.rounds import drawn, in_rounds
-from pref_toolkit.loops.session import Session
+from pref_toolkit.loops.rounds import in_rounds
+
+if TYPE_CHECKING:
+    from pref_toolkit.data.tokens import Encoded
+    from pref_toolkit.loops.session import Session
 
 
 def spin(session: Session) -> None:
     """Rounds of self-play. With ``settings.last_lam`` the last round has another ``lam``."""
-    objective = session.trainer.objective
+    trainer, settings = session.trainer, session.settings
 
-    def examples(session: Session, number: int) -> list[Encoded]:
-        last = number == session.settings.rounds - 1
-        if last and session.settings.last_lam is not None:
-            session.trainer.objective = replace(
-                objective, settings={**objective.settings, "lam": session.settings.last_lam}
-            )
-        before = drawn(session, number - 1).beaten() if number else []
-        return [*before, *drawn(session, number).beaten()]
+    def examples(number: int) -> list[Encoded]:
+        if number == settings.rounds - 1 and settings.last_lam is not None:
+            changed = {**trainer.objective.settings, "lam": settings.last_lam}
+            trainer.objective = replace(trainer.objective, settings=changed)
+        before = session.round_drawn(number - 1, "previous").beaten() if number else []
+        return [*before, *session.round_drawn(number, "previous").beaten()]
 
     in_rounds(session, examples)

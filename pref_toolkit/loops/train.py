@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from difflib import get_close_matches
 from typing import Any
 
 import torch
 
 from pref_toolkit.errors import Complaint
 from pref_toolkit.loops import judges, prompts
+from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.judges import Judge
-from pref_toolkit.loops.presets import LOOPS, Loop
-from pref_toolkit.loops.session import LoopConfig, Session
+from pref_toolkit.loops.presets import find, settings_of
+from pref_toolkit.loops.session import Session
 from pref_toolkit.training import models
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.objective import Objective
@@ -38,7 +38,7 @@ def train(
     Args:
         model, tokenizer: as for :func:`pref_toolkit.train`.
         asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves.
-        method: a name in :data:`pref_toolkit.loops.LOOPS`.
+        method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
         settings: how to draw and judge; the loop's own defaults if not given, see :func:`settings_of`.
@@ -68,27 +68,9 @@ def train(
         policy = Policy.to_train(model, tokenizer, config, data.longest, None, run.accelerator)
         trainer = Trainer(policy, objective, config)
         drawn = {f"loop {name}": value for name, value in asdict(settings).items() if name != "judge_limit"}
+        total = config.total(len(data.asked))
+        drawn["loop updates"] = total  # on which the length of a round depends
         run.begin(policy, objective, data, Watch(trainer, data), method=method, **drawn)
         trainer.prepare([])
-        total = config.total(len(data.asked))
         loop.run(Session(run, policy, trainer, config, settings, data.asked, judge if loop.asks else None, total))
         return run.finish()
-
-
-def find(name: str) -> Loop:
-    """A loop by name; a Complaint names the nearest if there is none."""
-    if name not in LOOPS:
-        near = get_close_matches(name, LOOPS, n=1)
-        raise Complaint(
-            f"no loop {name!r}: " + (f"did you mean {near[0]!r}?" if near else f"there are {', '.join(LOOPS)}")
-        )
-    return LOOPS[name]
-
-
-def settings_of(name: str, **given: Any) -> LoopConfig:
-    """A loop's settings: those given, its own defaults, and the defaults of all.
-
-    >>> settings_of("ipo_md").mixture
-    0.25
-    """
-    return LoopConfig(**{**find(name).settings, **given})
