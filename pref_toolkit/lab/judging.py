@@ -37,9 +37,9 @@ def judge(annotator: Annotator | None = None, seed: int = 0) -> Judge:
         for prompt, own in zip(questions, answers):
             before: Counter[str] = Counter()
             row = []
-            for answer in own:
-                before[answer] += 1
-                row.append(who.score(prompt, answer, random.Random(f"{seed} {prompt} {answer} {before[answer]}")))
+            for said in own:
+                before[said] += 1
+                row.append(who.score(prompt, said, random.Random(f"{seed} {prompt} {said} {before[said]}")))
             out.append(row)
         return out
 
