@@ -38,11 +38,17 @@ test: setup  ## run the tests, a process to each core
 CODE = $(shell find pref_toolkit data constraints.txt book/_assets/warnings_as_errors.py -type f ! -name '*.pyc' | LC_ALL=C sort | xargs sha256sum | sha256sum | cut -c1-64)
 
 STARTUP := book/_build/ipython/profile_default/startup
+CACHE := book/_build/.jupyter_cache
+NOTEBOOKS = $(shell grep -l '^kernelspec:' book/*.md book/*/*.md)
 
 book: setup  ## run every notebook on the CPU and render book/_build/html
 	@test "$$(cat book/_build/code 2>/dev/null)" = "$(CODE)" || rm -rf book/_build
 	@rm -rf book/_build/html && mkdir -p book/_build && echo $(CODE) > book/_build/code
 	@mkdir -p $(STARTUP) && cp book/_assets/warnings_as_errors.py $(STARTUP)/
+	@# One notebook to each core; what fails here runs again below, where its error is shown.
+	yes | $(BIN)/jcache notebook --cache-path $(CACHE) add --reader myst_nb_md $(NOTEBOOKS) > book/_build/notebooks.log
+	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jcache project --cache-path $(CACHE) execute --executor local-parallel \
+	  --timeout 180 >> book/_build/notebooks.log
 	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jupyter-book build book --all -W -n --keep-going
 
 notebooks: book  ## write the chapters as .ipynb to book/notebooks: student, without solutions, and full

@@ -22,7 +22,8 @@ def add(app, pagename, templatename, context, doctree):
     context["metatags"] += f'\n<meta name="description" content="{escape(first_paragraph(doctree))}" />\n'
     links = [f'<a href="{context["pathto"]("_sources", 1)}/{context["sourcename"]}">source of this page</a>']
     if ERRATA in app.env.all_docs:
-        links.insert(0, f'<a href="{context["pathto"](ERRATA)}#how-to-report-an-error">report a mistake</a>')
+        page = "" if pagename == ERRATA else context["pathto"](ERRATA)
+        links.insert(0, f'<a href="{page}#how-to-report-one">report a mistake</a>')
     about = f"version {pref_toolkit.__version__}, Apache-2.0"
     context["body"] += f'\n<p class="pt-foot">{" · ".join([*links, about])}</p>\n'
 

@@ -11,6 +11,8 @@ from latex2mathml.converter import convert
 FORMULA = re.compile(
     r'<(?P<tag>span|div) class="(?:[^"]* )?math notranslate nohighlight"[^>]*>(?P<tex>.*?)</(?P=tag)>', flags=re.S
 )
+# What the converter does not know.
+DELIMITERS = {r"\langle": "⟨", r"\rangle": "⟩", r"\lVert": r"\|", r"\rVert": r"\|", r"\lvert": "|", r"\rvert": "|"}
 HIDE = "<noscript><style>.pt-tex { display: none; }</style></noscript>"
 
 
@@ -19,6 +21,8 @@ def mathml(tex, display):
     tex = re.sub(r"^\\[(\[]|\\[)\]]$", "", tex.strip()).strip()
     tag = re.search(r"\\tag\{([^}]*)\}", tex)
     tex = re.sub(r"\\tag\{[^}]*\}|\\(begin|end)\{(equation|split)\*?\}", "", tex).strip()
+    for name, sign in DELIMITERS.items():
+        tex = re.sub(re.escape(name) + r"(?![a-zA-Z])", sign.replace("\\", r"\\"), tex)
     if "\\\\" in tex and not re.match(r"\\begin", tex):  # what a split held
         tex = rf"\begin{{aligned}}{tex}\end{{aligned}}"
     return convert(tex, display="block" if display else "inline") + (f" ({tag[1]})" if tag else "")

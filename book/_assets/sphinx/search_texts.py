@@ -33,8 +33,8 @@ def collect(app, pagename, templatename, context, doctree):
         return
     if doctree is None:
         if pagename == "search":
-            app.add_js_file("search_texts.js")
-            app.add_js_file("search_snippets.js")
+            app.add_js_file("search_texts.js", loading_method="defer")
+            app.add_js_file("search_snippets.js", loading_method="defer")
         return
     app.env.search_sections = getattr(app.env, "search_sections", {})
     app.env.search_sections[pagename] = [

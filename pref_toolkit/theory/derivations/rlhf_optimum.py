@@ -11,7 +11,7 @@ K = sp.Symbol("K", integer=True, positive=True)
 y, i, j = sp.symbols("y i j", integer=True)
 Z, t, x = sp.symbols("Z t x", positive=True)
 J, KL = sp.symbols("J kl", real=True)
-pi, ref, best = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
+pi, ref, best = (sp.Function(n, positive=True) for n in (r"\pi", r"\mathrm{ref}", r"\pi^{*}"))
 r = sp.Function("r", real=True)
 f = sp.Function("f", real=True)
 
@@ -54,7 +54,7 @@ rlhf = Derivation(
             "One response's share in the objective, at probability $x$, has this slope.",
         ),
         argue(
-            r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \pi_{\mathrm{ref}}(y)) - \beta \to \infty",
+            r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \mathrm{ref}(y)) - \beta \to \infty",
             "At a policy that never gives $y$, whose term is 0, the slope by $y$'s probability is infinite, and that by a "
             "response which it gives is not: moving a little probability to $y$ raises the objective. So no such policy is an "
             "optimum either.",
