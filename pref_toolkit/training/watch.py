@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pref_toolkit.training.dataset import Data
 from pref_toolkit.training.trainer import Row, Trainer
 
@@ -20,7 +22,7 @@ class Watch:
     def __init__(self, trainer: Trainer, data: Data) -> None:
         self.trainer, self.policy, self.data = trainer, trainer.policy, data
         self.prompts = [example.prompt for example in data.shown]
-        self.settings = {"max_new_tokens": data.config.sample_tokens, "seed": data.config.seed}
+        self.settings: dict[str, Any] = {"max_new_tokens": data.config.sample_tokens, "seed": data.config.seed}
 
     def before(self) -> tuple[Row, Samples]:
         """Held-out metrics, and the answers of the policy as it was handed over."""
