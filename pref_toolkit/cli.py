@@ -23,10 +23,13 @@ from jsonargparse import ArgumentError, ArgumentParser, Namespace, get_loader
 from yaml import YAMLError
 
 from pref_toolkit.errors import Complaint, NotFiniteError, Terminated
+from pref_toolkit.loops.config import LoopConfig
+from pref_toolkit.loops.presets import LOOPS
 from pref_toolkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
     from pref_toolkit.training.policy import Policy
+    from pref_toolkit.training.run import History
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -103,7 +106,10 @@ def build_parser(argv: list[str]) -> ArgumentParser:
 def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--config", type=str | None, default=None, help="YAML file with any of these settings")
     parser.add_argument(
-        "--method", type=str, default="dpo", help="a name that `pref-toolkit methods` lists, or several: dpo+sft"
+        "--method",
+        type=str,
+        default="dpo",
+        help="a name that `pref-toolkit methods` lists, several: dpo+sft, or a loop that draws its own answers: online_dpo",
     )
     parser.add_argument(
         "--weights",
@@ -113,7 +119,10 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     )
     parser.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
     parser.add_argument(
-        "--data", type=str | None, default=None, help="a file, directory or hub id; the lab makes its own"
+        "--data",
+        type=str | None,
+        default=None,
+        help="a file, directory or hub id, for a loop of prompts; the lab makes its own",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint"
@@ -128,7 +137,12 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         first.add_argument(f"--{name}")
     flags, _ = first.parse_known_args(argv)
     file = _settings(flags.config) if flags.config is not None else {}
-    method = find(str(flags.method or file.get("method", "dpo")))
+    chosen = str(flags.method or file.get("method", "dpo"))
+    if chosen in LOOPS:
+        parser.add_class_arguments(LoopConfig)
+        parser.set_defaults(dict(LOOPS[chosen].settings))
+        chosen = LOOPS[chosen].loss
+    method = find(chosen)
     for name, default in method.hyperparameters.items():
         kind = method.kinds[name]
         kind = (
@@ -183,13 +197,12 @@ def train(arguments: Namespace) -> None:
     config = TrainConfig(**settings)
     if arguments.data is None and arguments.model != "lab":
         raise Complaint("train wants --data FILE for any model but the lab")
+    if arguments.method in LOOPS:
+        return _train_with_loop(arguments, config)
 
     import torch
-    from accelerate import PartialState
 
-    from pref_toolkit import report
     from pref_toolkit.losses import find
-    from pref_toolkit.training import run
     from pref_toolkit.training.loop import train as train_policy
 
     weights = _weights(arguments.weights)
@@ -204,12 +217,46 @@ def train(arguments: Namespace) -> None:
         k = lab.defaults.responses(method.name)
         data = lab.rows(lab.defaults.PAIRS, method.needs, k=k, seed=config.seed)
     history = train_policy(arguments.model, None, data, method.name, config, weights, **hyperparameters)
+    _told(history, arguments.model, config)
+
+
+def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
+    import torch
+
+    from pref_toolkit.loops.train import train as train_with_loop
+    from pref_toolkit.losses import find
+
+    loop = LOOPS[arguments.method]
+    settings = LoopConfig(**{f.name: arguments[f.name] for f in fields(LoopConfig)})
+    hyperparameters = {name: arguments[name] for name in find(loop.loss).hyperparameters}
+    asked, judge = arguments.data, None
+    if arguments.model == "lab":
+        from pref_toolkit import lab
+
+        torch.set_num_threads(1)
+        asked = asked or lab.asked(
+            config.total(lab.defaults.PAIRS) * config.batch_size, config.seed, answered=not loop.asks
+        )
+        judge = lab.judge(seed=config.seed) if settings.judge is None else None
+    history = train_with_loop(
+        arguments.model, None, asked, arguments.method, judge, config, settings, **hyperparameters
+    )
+    _told(history, arguments.model, config)
+
+
+def _told(history: History, model: str, config: TrainConfig) -> None:
+    """What a run ends with: the table of held-out metrics, the lab's judgement, and the report."""
+    from accelerate import PartialState
+
+    from pref_toolkit import report
+    from pref_toolkit.training import run
+
     processes = PartialState()
     processes.destroy_process_group()
     if not processes.is_main_process:
         return
     _print_table({"before": history.before, "after": history.after})
-    if arguments.model == "lab" and processes.num_processes == 1:
+    if model == "lab" and processes.num_processes == 1:
         from pref_toolkit import lab
 
         judged = _judge(history.policy, config.seed)
@@ -299,6 +346,12 @@ def methods(arguments: Namespace) -> None:
         defaults = ", ".join(f"{key}={value}" for key, value in method.hyperparameters.items())
         print(f"{name}\n    {method.formula}\n    needs {method.reads}; {defaults or 'no hyperparameters'}")
         print(f"    {method.paper}, {method.equation}; chapter {method.chapter}")
+    print("\nloops, which draw their own answers:\n")
+    for name, loop in LOOPS.items():
+        asked = "a judge" if loop.asks else "answers beside the prompts"
+        print(
+            f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs prompts and {asked}\n    {loop.paper}"
+        )
 
 
 COMMANDS: dict[str, Callable[[Namespace], int | None]] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 @dataclass(frozen=True)
@@ -58,3 +58,12 @@ def wanted(kind: Any, value: Any) -> str | None:
         allowed = get_args(kind)[-1]
         return None if value in allowed else str(allowed)
     return None if isinstance(value, kind) else f"of type {kind.__name__}"
+
+
+def fault_of(settings: Any) -> str | None:
+    """Which field of a dataclass has a value out of its range, in one sentence, or None."""
+    for name, kind in get_type_hints(type(settings), include_extras=True).items():
+        value = getattr(settings, name)
+        if (must := wanted(kind, value)) is not None:
+            return f"{name} must be {must}, got {value!r}"
+    return None

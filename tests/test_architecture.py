@@ -106,6 +106,19 @@ def test_training_names_no_method():
         assert not named, f"{path.name} names {named}"
 
 
+def test_a_loop_is_about_a_page_and_knows_no_other():
+    """What a loop does says nothing of tokenizers, devices and files: a session has them."""
+    from pref_toolkit.loops.presets import LOOPS
+
+    loops = {loop.run.__module__ for loop in LOOPS.values()}
+    for path in (PACKAGE / "loops").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert len(text.splitlines()) <= 120, path.name
+        if f"pref_toolkit.loops.{path.stem}" in loops:
+            assert not loops & set(imports_of(path)), path.name
+            assert not re.search(r"tokenizer|device|Path|open\(", text), path.name
+
+
 def test_a_wrong_import_would_be_seen(tmp_path):
     path = tmp_path / "x.py"
     path.write_text("def f():\n    from pref_toolkit.cli import main\n")

@@ -83,6 +83,39 @@ def read(source: Any, *, on_bad_row: str = "stop", report: Report) -> list[Examp
     return examples
 
 
+def read_prompts(source: Any) -> list[Example]:
+    """Prompts to be answered: rows with a ``prompt``, and an ``answer`` if a loop learns from it, or preferences, of which the
+    prompt and the best response count.
+
+    Args:
+        source: as for :func:`read`; an iterable may also hold the prompts themselves, as text or chat messages.
+
+    Returns:
+        Examples with the best response, or without any.
+
+    Raises:
+        DataError: for the first malformed row, with its file, line and field; or if there is none.
+    """
+    found: list[Example] = []
+    for where, row in _rows(source):
+        try:
+            if isinstance(row, Fault):
+                raise row
+            if not isinstance(row, Mapping):
+                row = {"prompt": row}
+            if _given(row) & {*chain(*FORMS)} == {"prompt"}:
+                answers = (_content(row["answer"], "answer"),) if "answer" in _given(row) else ()
+                found.append(Example(_content(row["prompt"], "prompt"), answers, where))
+            else:
+                example = _example(row, where, Report())
+                found.append(Example(example.prompt, example.responses[:1], where))
+        except Fault as fault:
+            raise DataError(f"{where}: {fault.detail}") from None
+    if not found:
+        raise DataError(f"no prompts in {name(source)}")
+    return found
+
+
 def name(source: Any) -> str:
     """The name of a source in messages: its path or hub id, or ``"dataset"``."""
     return str(source) if isinstance(source, str | Path) else "dataset"

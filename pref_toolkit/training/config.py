@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, get_type_hints
+from typing import Annotated, Literal
 
 from pref_toolkit.errors import Complaint
-from pref_toolkit.ranges import AtLeast, Range, wanted
+from pref_toolkit.ranges import AtLeast, Range, fault_of
 
 Count = Annotated[int, AtLeast(1)]
 CountFromZero = Annotated[int, AtLeast(0)]
@@ -77,10 +77,8 @@ class TrainConfig:
     log_with: Literal["tensorboard", "wandb"] | None = None
 
     def __post_init__(self) -> None:
-        for name, kind in get_type_hints(TrainConfig, include_extras=True).items():
-            value = getattr(self, name)
-            if (must := wanted(kind, value)) is not None:
-                raise Complaint(f"{name} must be {must}, got {value!r}")
+        if (fault := fault_of(self)) is not None:
+            raise Complaint(fault)
         if self.resume and self.output is None:
             raise Complaint("resume needs output: the directory of the run to continue")
 

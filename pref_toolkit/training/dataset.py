@@ -39,6 +39,9 @@ class Data:
     digest: str
     config: TrainConfig
 
+    def __str__(self) -> str:
+        return f"{len(self.training)} examples, {len(self.held_out)} held out"
+
     @classmethod
     def of(
         cls, rows: Any, tokenizer: Tokenizer, objective: Objective, config: TrainConfig, positions: int | None

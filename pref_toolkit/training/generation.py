@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch
@@ -70,18 +70,76 @@ def sample(
         return [_until(row, ends) for group in bar for row in _continued(base, group, eos, device)]
 
 
-def _continued(model: CausalLM, prompts: Sequence[list[int]], padding: int, device: torch.device) -> list[list[int]]:
-    """What the model writes behind each prompt; the prompts are padded on the left."""
+def sample_mixture(
+    model: CausalLM | Adapted,
+    tokenizer: Tokenizer,
+    prompts: Sequence[list[int]],
+    views: Sequence[Callable[[], AbstractContextManager[None]]],
+    share: float,
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    batch_size: int = 256,
+) -> list[list[int]]:
+    """Responses of the geometric mixture of two views, ``pi^(1 - share) ref^share``, normalised at each token.
+
+    The product of these tokens' probabilities is not the geometric mixture of whole responses, which would need a sum over all
+    of them. Source: Munos et al. 2023, arXiv:2312.00886, section 4; Calandriello et al. 2024, arXiv:2403.08635.
+
+    Args:
+        model, tokenizer, prompts, max_new_tokens, temperature, seed, batch_size: as for :func:`sample`.
+        views: two contexts, in which the model is the one and the other.
+        share: weight of the second.
+    """
+    base = base_of(model)
+    eos = tokenizer.eos_token_id
+    ends = sorted({eos, *_ids(base.generation_config.eos_token_id)})
+    device = next(model.parameters()).device
+    random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
+    groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
+    out: list[list[int]] = []
+    with torch.no_grad(), random_state:
+        torch.manual_seed(seed)
+        for group in tqdm(groups, desc="samples", leave=False, disable=len(groups) < 2):
+            ids, seen = _padded(group, eos, device)
+            last, said, caches = ids, ids[:, :0], [None, None]
+            while (
+                said.shape[1] < max_new_tokens and not torch.isin(said, torch.tensor(ends, device=device)).any(1).all()
+            ):
+                mixed = torch.zeros(())
+                for n, (view, weight) in enumerate(zip(views, (1 - share, share))):
+                    with view():
+                        positions = (seen.cumsum(1) - 1).clamp(min=0)[:, -last.shape[1] :]
+                        inputs = {"input_ids": last, "attention_mask": seen, "position_ids": positions}
+                        told = model(**inputs, past_key_values=caches[n], use_cache=True)
+                    caches[n] = told.past_key_values
+                    mixed = mixed + weight * told.logits[:, -1].float().log_softmax(-1)
+                last = torch.multinomial((mixed / temperature).softmax(-1), 1)
+                said = torch.cat([said, last], dim=1)
+                seen = torch.cat([seen, torch.ones_like(last)], dim=1)
+            out += [_until(row, ends) for row in said.tolist()]
+    return out
+
+
+def _padded(prompts: Sequence[list[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Prompts padded on the left, and which positions are theirs."""
     width = max(map(len, prompts))
     ids = torch.tensor([[padding] * (width - len(p)) + p for p in prompts], device=device)
     seen = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=device)
+    return ids, seen
+
+
+def _continued(model: CausalLM, prompts: Sequence[list[int]], padding: int, device: torch.device) -> list[list[int]]:
+    """What the model writes behind each prompt; the prompts are padded on the left."""
+    ids, seen = _padded(prompts, padding, device)
     try:
         out: Tensor = model.generate(input_ids=ids, attention_mask=seen)
     except RuntimeError as error:
         if "probability tensor" not in str(error):
             raise
         raise NotFiniteError("the probabilities of the next token are not finite") from None
-    return out[:, width:].tolist()
+    return out[:, ids.shape[1] :].tolist()
 
 
 @contextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -231,11 +232,23 @@ class Policy:
         max_new_tokens: int,
         temperature: float = 1.0,
         seed: int = 0,
+        mixture: float = 0.0,
+        reference: View = None,
     ) -> list[list[int]]:
         """A response of a view to each prompt, in token ids: a pure function of weights, prompts and seed.
 
-        See :func:`pref_toolkit.training.generation.sample`.
+        With a mixture above 0 the next token follows ``pi^(1 - mixture) ref^mixture``, normalised at each token. See
+        :func:`pref_toolkit.training.generation.sample` and :func:`pref_toolkit.training.generation.sample_mixture`.
         """
+        if mixture:
+            both = [partial(self.view, view), partial(self.view, reference)]
+            with processes.gathered(self._scorer):
+                return generation.sample_mixture(
+                    *(self.model, self.tokenizer, prompts, both, mixture),
+                    max_new_tokens=max_new_tokens,
+                    temperature=temperature,
+                    seed=seed,
+                )
         with self.view(view), processes.gathered(self._scorer):
             return generation.sample(
                 *(self.model, self.tokenizer, prompts),
@@ -243,6 +256,10 @@ class Policy:
                 temperature=temperature,
                 seed=seed,
             )
+
+    def texts(self, responses: Sequence[list[int]]) -> list[str]:
+        """Responses as text, without special tokens."""
+        return [self.tokenizer.decode(ids, skip_special_tokens=True) for ids in responses]
 
     def sampled_kl(
         self, prompts: Sequence[list[int]], reference: View, *, max_new_tokens: int, seed: int

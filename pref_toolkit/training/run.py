@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
@@ -105,6 +105,7 @@ class Run:
         self.content: Facts = {}
         self.identity: Facts = {}
         self._received: list[int] = []
+        self._save_at: Collection[int] = ()
         self._open = ExitStack()
 
     @classmethod
@@ -177,14 +178,18 @@ class Run:
     def __exit__(self, *error: object) -> None:
         self._open.close()
 
-    def begin(self, policy: Policy, objective: Objective, data: Data, watch: Watch) -> None:
+    def begin(self, policy: Policy, objective: Objective, data: Data, watch: Watch, **also: Any) -> None:
         """Start the directory or find the checkpoint to continue from, and measure what stands before the first update.
+
+        Args:
+            policy, objective, data, watch: the run's.
+            also: what else makes the run what it is, for its identity.
 
         Raises:
             CheckpointError: if the checkpoint belongs to another run, naming the differences, or none is whole.
         """
         self.policy, self.data, self.watch = policy, data, watch
-        self.identity = self._identity(policy, objective, data)
+        self.identity = self._identity(policy, objective, data) | also
         self.history = History(policy, data=data.report, output=self.output)
         self.checkpoint = self._newest() if self.config.resume else None
         self._introduce(policy, objective, data)
@@ -204,10 +209,10 @@ class Run:
 
     def _introduce(self, policy: Policy, objective: Objective, data: Data) -> None:
         """The run's first lines."""
-        scorer, name = policy.scorer(), objective.method.name
+        scorer = policy.scorer()
         if data.report.counts:
             self._say(logging.WARNING, str(data.report))
-        self._say(logging.INFO, f"{name} on {len(data.training)} examples, {len(data.held_out)} held out")
+        self._say(logging.INFO, f"{self.identity['method']} on {data}")
         base = policy.views["start"] is None or objective.views["reference"] is None
         compared = "the base, without adapters" if base else "the adapter that training starts from"
         if objective.of_reference:
@@ -268,7 +273,7 @@ class Run:
             self._say(logging.WARNING, f"{self.output} has no checkpoint yet: the run begins again")
         return checkpoint
 
-    def steps(self, total: int, **parts: Stateful) -> Iterator[int]:
+    def steps(self, total: int, *, save_at: Collection[int] = (), **parts: Stateful) -> Iterator[int]:
         """The numbers of the updates still to make.
 
         The parts are first put back to where the checkpoint was taken, if there is one. After each update a checkpoint is
@@ -276,12 +281,13 @@ class Run:
 
         Args:
             total: updates in the whole run.
+            save_at: numbers of updates after which a checkpoint is due besides.
             parts: what a checkpoint holds, by the name of its file.
 
         Raises:
             Terminated: after a signal, with a checkpoint saved.
         """
-        self.total, start = total, self._restored(parts)
+        self.total, self._save_at, start = total, save_at, self._restored(parts)
         self.stop_if_told(start)
         bar = self._open.enter_context(
             tqdm(total=total, initial=start, desc=self.identity["method"], disable=not self.accelerator.is_main_process)
@@ -300,7 +306,34 @@ class Run:
         bar.close()
 
     def _due(self, done: int) -> bool:
-        return done % self.config.save_every == 0 or done == self.total
+        return done % self.config.save_every == 0 or done == self.total or done in self._save_at
+
+    def made(self, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
+        """Rows that the run makes itself, such as answers that it drew and had judged: made once, and read after a kill.
+
+        They are kept as ``made/NAME.jsonl``, which is there when it is whole. A run that was continued from an earlier
+        checkpoint makes the updates since then again, with the rows that it made the first time.
+
+        Args:
+            name: of the file, such as ``"draws/000012"``.
+            make: makes the rows.
+        """
+        path = self.output / "made" / f"{name}.jsonl" if self.output else None
+        if path is not None and path.is_file():
+            return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = make()
+        self.keep(name, rows)
+        return rows
+
+    def keep(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Write ``made/NAME.jsonl``, over what was there."""
+        if self.writes and self.output:
+            path = self.output / "made" / f"{name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with whole(path) as partial:
+                partial.write_text(
+                    "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
+                )
 
     def _told(self) -> int:
         """The number of the signal that any process received, or 0."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from pref_toolkit.training.dataset import Data
 from pref_toolkit.training.trainer import Row, Trainer
 
@@ -20,13 +22,13 @@ class Watch:
     def __init__(self, trainer: Trainer, data: Data) -> None:
         self.trainer, self.policy, self.data = trainer, trainer.policy, data
         self.prompts = [example.prompt for example in data.shown]
-        self.settings = {"max_new_tokens": data.config.sample_tokens, "seed": data.config.seed}
+        self.settings: dict[str, Any] = {"max_new_tokens": data.config.sample_tokens, "seed": data.config.seed}
 
     def before(self) -> tuple[Row, Samples]:
         """Held-out metrics, and the answers of the policy as it was handed over."""
         measured = self.trainer.evaluate(self.data.held_out)
         answers = self.policy.sample(self.prompts, view="start", **self.settings) if self.prompts else []
-        texts = zip(self._texts(self.prompts), self._texts(answers))
+        texts = zip(self.policy.texts(self.prompts), self.policy.texts(answers))
         return measured, [{"prompt": prompt, "before": answer} for prompt, answer in texts]
 
     def at_checkpoint(self) -> Row:
@@ -37,12 +39,9 @@ class Watch:
         """Held-out metrics and ``kl``; the samples with the policy's answers now."""
         measured = self.trainer.evaluate(self.data.held_out)
         answers, measured["kl"] = self._drawn()
-        return measured, [sample | {"after": answer} for sample, answer in zip(samples, self._texts(answers))]
+        return measured, [sample | {"after": answer} for sample, answer in zip(samples, self.policy.texts(answers))]
 
     def _drawn(self) -> tuple[list[list[int]], float | None]:
         if not self.prompts:
             return [], None
         return self.policy.sampled_kl(self.prompts, self.trainer.objective.views["reference"], **self.settings)
-
-    def _texts(self, ids: list[list[int]]) -> list[str]:
-        return [self.policy.tokenizer.decode(one, skip_special_tokens=True) for one in ids]

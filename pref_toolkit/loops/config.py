@@ -1,0 +1,40 @@
+"""The settings of a loop. A field here and a flag of ``pref-toolkit train`` are one thing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pref_toolkit.errors import Complaint
+from pref_toolkit.ranges import AtLeast, Range, fault_of
+
+
+@dataclass(frozen=True)
+class LoopConfig:
+    """How a loop draws and judges.
+
+    Args:
+        answers: answers drawn to each prompt.
+        temperature: of the draws.
+        mixture: share of the reference in the geometric mixture that answers are drawn from, token by token; 0: the policy.
+        rounds: for loops in rounds, how many: each draws anew from the policy that the last one trained.
+        last_lam: of ``spin``: the strength ``lam`` in the last round, if another; the authors ran .1 and then 5.
+        kept: of ``rso``: answers kept of those drawn.
+        acceptance: of ``rso``: the optimum's ``beta`` in the sampler, in the judge's units; near 0, best-of-n.
+        judge: ``module:function``, see :data:`pref_toolkit.loops.judges.Judge`; the lab has its own.
+        judge_limit: seconds that the judge may take for one batch; 0: no limit.
+    """
+
+    answers: Annotated[int, AtLeast(1)] = 2
+    temperature: Annotated[float, Range(0, closed=False)] = 1.0
+    mixture: Annotated[float, Range(0, closed=True, high=1)] = 0.0
+    rounds: Annotated[int, AtLeast(1)] = 3
+    last_lam: Annotated[float, Range(0, closed=False)] | None = None
+    kept: Annotated[int, AtLeast(2)] = 2
+    acceptance: Annotated[float, Range(0, closed=False)] = 0.5
+    judge: str | None = None
+    judge_limit: Annotated[float, Range(0, closed=True)] = 600.0
+
+    def __post_init__(self) -> None:
+        if (fault := fault_of(self)) is not None:
+            raise Complaint(fault)

@@ -1,0 +1,23 @@
+"""Two methods in rounds that ask a judge: iterative DPO, and RRHF on answers that are drawn and ranked anew.
+
+Sources: Xiong et al. 2023, arXiv:2312.11456 (iterative DPO); Yuan et al. 2023, arXiv:2304.05302 (RRHF, whose paper draws once).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pref_toolkit.loops.rounds import in_rounds
+
+if TYPE_CHECKING:
+    from pref_toolkit.loops.session import Session
+
+
+def iterative(session: Session) -> None:
+    """Each round learns the best of its answers against the worst."""
+    in_rounds(session, lambda number: session.round_drawn(number, "previous").pairs())
+
+
+def reranked(session: Session) -> None:
+    """Each round learns the ranking of all its answers."""
+    in_rounds(session, lambda number: session.round_drawn(number, "previous").ranked())

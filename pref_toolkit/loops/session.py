@@ -1,0 +1,96 @@
+"""What a loop has in its hands: prompts, a policy, a trainer, a judge and the run that keeps what was drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.loops.config import LoopConfig
+from pref_toolkit.loops.draws import Asked, Draws
+from pref_toolkit.loops.judges import Judge, judged
+from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.dataset import indices
+from pref_toolkit.training.policy import Policy, View
+from pref_toolkit.training.run import Run
+from pref_toolkit.training.trainer import Trainer
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loop's run.
+
+    Args:
+        run: the run, begun.
+        policy: what is trained.
+        trainer: what makes an update.
+        config: how to train.
+        settings: how to draw and judge.
+        asked: the prompts.
+        judge: None for a loop that asks nobody.
+        total: updates in the run.
+    """
+
+    run: Run
+    policy: Policy
+    trainer: Trainer
+    config: TrainConfig
+    settings: LoopConfig
+    asked: Sequence[Asked]
+    judge: Judge | None
+    total: int
+
+    def prompts(self, step: int) -> list[Asked]:
+        """The prompts of an update: the next ``batch_size`` of an endless row of shuffled passes."""
+        return [self.asked[i] for i in indices(step, self.config, len(self.asked))]
+
+    def some(self, examples: Sequence[Encoded], place: int) -> list[Encoded]:
+        """The examples of a round's update, taken as :meth:`prompts` takes prompts."""
+        return [examples[i] for i in indices(place, self.config, len(examples))]
+
+    @property
+    def round_length(self) -> int:
+        """Updates in a round; the last one may be shorter."""
+        return ceil(self.total / self.settings.rounds)
+
+    def round_drawn(self, number: int, view: View) -> Draws:
+        """Answers to the prompts of a round's updates, in a file for each update."""
+        first = number * self.round_length
+        places = range(first, min(first + self.round_length, self.total))
+        return Draws.joined([self.drawn(f"round-{number + 1}/{n:06d}", self.prompts(n), n, view=view) for n in places])
+
+    def drawn(self, name: str, asked: Sequence[Asked], number: int, *, view: View = "policy") -> Draws:
+        """Answers to these prompts, judged if there is a judge. After a kill they are read, not drawn and judged again.
+
+        Args:
+            name: of the file that keeps them, under the run's ``made/``.
+            asked: the prompts.
+            number: of the draw in the run; the seed depends on it.
+            view: who answers.
+        """
+
+        def make() -> list[dict[str, object]]:
+            draws = self._draw(asked, number, view)
+            if self.judge is None:
+                return draws.rows()
+            self.run.keep("unjudged", draws.rows())  # a judge that fails costs no draw
+            scores = judged(self.judge, [a.text for a in asked], draws.texts, self.settings.judge_limit)
+            return Draws(asked, draws.answers, draws.texts, scores).rows()
+
+        return Draws.of_rows(asked, self.run.made(name, make))
+
+    def _draw(self, asked: Sequence[Asked], number: int, view: View) -> Draws:
+        k = self.settings.answers
+        ids = self.policy.sample(
+            [a.ids for a in asked for _ in range(k)],
+            view=view,
+            max_new_tokens=self.config.sample_tokens,
+            temperature=self.settings.temperature,
+            mixture=self.settings.mixture,
+            reference=self.trainer.objective.views["reference"],
+            seed=self.config.seed * 1_000_003 + number,
+        )
+        texts = self.policy.texts(ids)
+        each = range(len(asked))
+        return Draws(asked, [ids[i * k : (i + 1) * k] for i in each], [texts[i * k : (i + 1) * k] for i in each])

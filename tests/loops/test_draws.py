@@ -1,0 +1,49 @@
+"""Draws become examples, and rows that a run can read again."""
+
+import json
+
+import pytest
+
+from pref_toolkit.cli import main
+from pref_toolkit.loops.draws import Asked, Draws
+
+ASKED = [Asked("1 + 1 =", [5, 6], "prompts:1", [2, 0]), Asked("2 + 1 =", [5, 7], "prompts:2")]
+DRAWS = Draws(
+    ASKED,
+    [[[1, 0], [2, 0], [3]], [[4, 0], [4, 0], [5, 0]]],
+    [["1", "2", "3"], ["4", "4", "5"]],
+    [[0.0, 2.0, 1.0], [7.0, 7.0, -1.0]],
+)
+
+
+def test_all_answers_best_first():
+    first, second = DRAWS.ranked()
+    assert first.responses == [[2, 0], [3], [1, 0]] and first.scores == (2.0, 1.0, 0.0)
+    assert second.responses == [[4, 0], [4, 0], [5, 0]] and second.where == "prompts:2" and second.prompt == [5, 7]
+
+
+def test_the_best_against_the_worst():
+    assert [e.responses for e in DRAWS.pairs()] == [[[2, 0], [1, 0]], [[4, 0], [5, 0]]]
+
+
+def test_the_datas_own_answer_against_the_drawn_one():
+    (pair,) = DRAWS.beaten()  # the second prompt has none
+    assert pair.responses == [[2, 0], [1, 0]]
+
+
+def test_rows_are_read_again_as_they_were():
+    rows = [json.loads(json.dumps(row)) for row in DRAWS.rows()]
+    assert Draws.of_rows(ASKED, rows) == DRAWS
+    unjudged = Draws(ASKED, DRAWS.answers, DRAWS.texts)
+    assert Draws.of_rows(ASKED, unjudged.rows()) == unjudged
+
+
+def test_check_data_accepts_what_was_judged(tmp_path, capsys):
+    path = tmp_path / "draws.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in DRAWS.rows()))
+    assert main(["check-data", str(path)]) == 0, capsys.readouterr().out
+
+
+def test_what_a_line_of_metrics_says():
+    measured = DRAWS.measured()
+    assert measured == {"score": pytest.approx(16 / 6), "drawn_tokens": 11 / 6, "drawn": 6, "judged": 6}
