@@ -88,7 +88,7 @@ def read_prompts(source: Any) -> list[Example]:
     prompt and the best response count.
 
     Args:
-        source: as for :func:`read`; an iterable may also hold the prompts themselves, as text or chat messages.
+        source: as for ``read``; an iterable may also hold the prompts themselves, as text or chat messages.
 
     Returns:
         Examples with the best response, or without any.

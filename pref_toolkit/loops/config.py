@@ -7,6 +7,9 @@ from typing import Annotated
 
 from pref_toolkit.errors import Complaint
 from pref_toolkit.ranges import AtLeast, Range, fault_of
+from pref_toolkit.training.config import Count, NonNegative
+
+Positive = Annotated[float, Range(0, closed=False)]
 
 
 @dataclass(frozen=True)
@@ -25,15 +28,15 @@ class LoopConfig:
         judge_limit: seconds that the judge may take for one batch; 0: no limit.
     """
 
-    answers: Annotated[int, AtLeast(1)] = 2
-    temperature: Annotated[float, Range(0, closed=False)] = 1.0
+    answers: Count = 2
+    temperature: Positive = 1.0
     mixture: Annotated[float, Range(0, closed=True, high=1)] = 0.0
-    rounds: Annotated[int, AtLeast(1)] = 3
-    last_lam: Annotated[float, Range(0, closed=False)] | None = None
+    rounds: Count = 3
+    last_lam: Positive | None = None
     kept: Annotated[int, AtLeast(2)] = 2
-    acceptance: Annotated[float, Range(0, closed=False)] = 0.5
+    acceptance: Positive = 0.5
     judge: str | None = None
-    judge_limit: Annotated[float, Range(0, closed=True)] = 600.0
+    judge_limit: NonNegative = 600.0
 
     def __post_init__(self) -> None:
         if (fault := fault_of(self)) is not None:

@@ -36,18 +36,18 @@ def train(
     """Train a policy's LoRA adapter on answers that it draws itself.
 
     Args:
-        model, tokenizer: as for :func:`pref_toolkit.train`.
+        model, tokenizer: as for :func:`pref_toolkit.training.loop.train`.
         asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves.
         method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
-        settings: how to draw and judge; the loop's own defaults if not given, see :func:`settings_of`.
+        settings: how to draw and judge; the loop's own defaults if not given, see :func:`pref_toolkit.loops.presets.settings_of`.
         hyperparameters: the loss's own, in its paper's symbols.
 
     Raises:
         Complaint: for an unknown loop or hyperparameter, bad prompts, a judge that fails, several processes, or a checkpoint of
             another run; in one sentence.
-        NotFiniteError, Terminated: as for :func:`pref_toolkit.train`.
+        NotFiniteError, Terminated: as for :func:`pref_toolkit.training.loop.train`.
     """
     loop = find(method)
     config, settings = config or TrainConfig(), settings or settings_of(method)
