@@ -41,7 +41,7 @@ def train(
         method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
-        settings: how to draw and judge; the loop's own defaults if not given, see :func:`pref_toolkit.loops.presets.settings_of`.
+        settings: how to draw and judge; see :func:`pref_toolkit.loops.presets.settings_of` for the loop's own defaults.
         hyperparameters: the loss's own, in its paper's symbols.
 
     Raises:
