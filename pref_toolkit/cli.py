@@ -142,6 +142,8 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         parser.add_class_arguments(LoopConfig)
         parser.set_defaults(dict(LOOPS[chosen].settings))
         chosen = LOOPS[chosen].loss
+    elif near := get_close_matches(chosen, LOOPS, n=1, cutoff=0.8):
+        raise Complaint(f"no method {chosen!r}: did you mean {near[0]!r}?")
     method = find(chosen)
     for name, default in method.hyperparameters.items():
         kind = method.kinds[name]
