@@ -118,6 +118,7 @@ def test_a_changed_definition_breaks_a_later_step(name, k):
 @pytest.mark.parametrize("name", ALL)
 def test_what_is_shown_is_what_is_proved(name):
     shown = ALL[name]._repr_markdown_()
+    assert all(c.isprintable() or c == "\n" for c in shown), "an escape such as that of \\beta: want a raw string"
     for step in ALL[name].steps:
         assert step.latex() in shown
         assert step.why in shown

@@ -9,7 +9,7 @@ function reach() {
   for (const formula of document.querySelectorAll(".bd-article span.math")) {
     const set = formula.querySelector("mjx-container");
     const room = formula.closest("p, li, td, th, dd, div");
-    formula.classList.toggle("pt-wide", Boolean(set && room && room.clientWidth && set.offsetWidth > room.clientWidth));
+    formula.classList.toggle("pt-wide", Boolean(set && room && room.clientWidth && set.offsetWidth > room.clientWidth + 1));
   }
   let count = 0;
   for (const box of document.querySelectorAll(`${WIDE}, .pt-wide`)) {

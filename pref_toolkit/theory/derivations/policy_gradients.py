@@ -67,7 +67,7 @@ reinforce = Derivation(
         define(
             gain(y, t),
             r(y) - beta * sp.log(pi(y, t) / ref(y)),
-            "The reward, less $\\beta$ times the log-ratio of the response.",
+            r"The reward, less $\\beta$ times the log-ratio of the response.",
         ),
         define(J(t), over(y, pi(y, t) * gain(y, t)), "Its mean is RLHF's objective."),
         equal(
@@ -91,7 +91,7 @@ reinforce = Derivation(
         equal(
             by_t(J(t)),
             -beta * over(y, pi(y, t) * sp.log(pi(y, t) / best(y)) * psi),
-            "So the gradient is that of $-\\beta$ times the divergence from the optimum.",
+            r"So the gradient is that of $-\\beta$ times the divergence from the optimum.",
         ),
         define(H(t), -over(y, pi(y, t) * sp.log(pi(y, t))), "The entropy of the policy."),
         equal(
@@ -348,7 +348,7 @@ group_of_two = Derivation(
         equal(
             slope(beta / 2 * (2 * sigma(d) - 1) * (step_w - step_l), d, sp.Integer(0)),
             beta / 2 * slope(d * (step_w - step_l) / 2, d, sp.Integer(0)),
-            "To first order in $d$, the step on the labelled pair is $\beta / 2$ times RLOO's.",
+            r"To first order in $d$, the step on the labelled pair is $\beta / 2$ times RLOO's.",
         ),
         define(m, (b + A + b) / 2, "Now GRPO, on rewards $b + A$ and $b$ with $A > 0$: their mean,"),
         define(s, A / 2, "and their standard deviation."),
@@ -358,7 +358,7 @@ group_of_two = Derivation(
         equal(
             ((b + A - m) / s * step_w + (b - m) / s * step_l) / 2,
             (step_w - step_l) / 2,
-            "So the step is that of the labelled pair with $\beta = 1$, where the better draw is always chosen.",
+            r"So the step is that of the labelled pair with $\beta = 1$, where the better draw is always chosen.",
         ),
     ),
     assumptions=("One prompt with a finite number $K$ of responses; the two draws are independent.",),
