@@ -67,7 +67,7 @@ reinforce = Derivation(
         define(
             gain(y, t),
             r(y) - beta * sp.log(pi(y, t) / ref(y)),
-            r"The reward, less $\\beta$ times the log-ratio of the response.",
+            r"The reward, less $\beta$ times the log-ratio of the response.",
         ),
         define(J(t), over(y, pi(y, t) * gain(y, t)), "Its mean is RLHF's objective."),
         equal(
@@ -91,7 +91,7 @@ reinforce = Derivation(
         equal(
             by_t(J(t)),
             -beta * over(y, pi(y, t) * sp.log(pi(y, t) / best(y)) * psi),
-            r"So the gradient is that of $-\\beta$ times the divergence from the optimum.",
+            r"So the gradient is that of $-\beta$ times the divergence from the optimum.",
         ),
         define(H(t), -over(y, pi(y, t) * sp.log(pi(y, t))), "The entropy of the policy."),
         equal(
