@@ -59,7 +59,6 @@ run-notebooks: notebooks  ## run every notebook top to bottom in an empty folder
 	  echo "$$notebook"; $(CURDIR)/$(BIN)/jupyter-execute --timeout=600 "$$notebook" || exit 1; done
 
 pdf: book  ## print the whole book to book/_build/book.pdf; wants Chromium
-	IPYTHONDIR=$(CURDIR)/book/_build/ipython $(BIN)/jupyter-book build book --builder singlehtml
 	$(BIN)/python book/_assets/pdf.py
 
 bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json

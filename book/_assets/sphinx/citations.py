@@ -35,7 +35,14 @@ class ByAuthor(Style):
     default_label_style = "author_year_in_parentheses"
 
 
+def entries_of_a_list(app, pagename, templatename, context, doctree):
+    """A list's children must be its items; docutils gives them a role of their own, which is deprecated."""
+    if "body" in context:
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app):
+    app.connect("html-page-context", entries_of_a_list)
     register_reference_style(
         "sphinxcontrib.bibtex.style.referencing", "author_year_in_parentheses", AuthorYearInParentheses
     )
