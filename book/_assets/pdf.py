@@ -15,8 +15,10 @@ TARGET = BOOK / "_build" / "book.pdf"
 MENU = """() => [...document.querySelectorAll('.bd-sidebar-primary nav a.reference.internal')]
   .map(a => [a.href, a.textContent.trim()]).filter(([href]) => !href.includes('#'))"""
 # A link to another page would be printed as a path of this machine.
-FOR_PAPER = """() => { for (const e of document.querySelectorAll('details')) e.open = true;
-  for (const a of document.querySelectorAll('a[href]')) if (!/^(#|https?:)/.test(a.getAttribute('href'))) a.removeAttribute('href'); }"""
+FOR_PAPER = """() => {
+  for (const e of document.querySelectorAll('details')) e.open = true;
+  for (const a of document.querySelectorAll('a[href]'))
+    if (!/^(#|https?:)/.test(a.getAttribute('href'))) a.removeAttribute('href'); }"""
 
 
 def main() -> int:
