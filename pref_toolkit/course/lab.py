@@ -6,68 +6,13 @@ import math
 from collections.abc import Iterator
 
 import numpy as np
-import torch
 from scipy.optimize import minimize_scalar
 from scipy.special import expit, logit, xlogy
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from pref_toolkit.course.cases import Case, exercise
 
 
 @exercise("lab-ex-6")
-def unmask() -> Iterator[Case]:
-    """Weights that make the choices most likely, by descent on the likelihood, and errors from its second derivatives."""
-    from pref_toolkit import lab  # the import loads transformers, which few exercises need
-
-    for about, annotator, seed in (
-        ("an annotator without biases", lab.Annotator(error=0.2), 1),
-        ("one who likes length", lab.Annotator(error=0.1, length_bias=0.5), 2),
-        ("one who dislikes thanks", lab.Annotator(error=0.3, length_bias=0.2, politeness_bias=-1.0), 3),
-        ("one who errs more often than not", lab.Annotator(error=0.7), 4),
-    ):
-        rows = lab.pairs(500, seed=seed, annotator=annotator, policy="off")
-        facts = [
-            [[f(row["prompt"], row[which]) for f in (lab.gold, _words, _thanks)] for which in ("chosen", "rejected")]
-            for row in rows
-        ]
-        chosen, rejected = torch.tensor(facts, dtype=torch.float64).unbind(1)
-        weights, errors = _most_likely(chosen - rejected)
-        yield Case(about, (rows,), (weights, errors), rtol=1e-4, atol=1e-5)
-
-
-def _words(prompt: str, response: str) -> int:
-    return response.count(" ") + 1
-
-
-def _thanks(prompt: str, response: str) -> bool:
-    return "thank" in response
-
-
-def _most_likely(difference: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights ``(d,)`` of a logistic regression on differences ``(n, d)`` whose first response was chosen, and errors."""
-
-    def loss(weights: Tensor) -> Tensor:
-        return -logsigmoid(difference @ weights).sum()
-
-    weights = torch.zeros(difference.shape[1], dtype=torch.float64, requires_grad=True)
-    descent = torch.optim.LBFGS(
-        [weights], max_iter=500, tolerance_grad=1e-10, tolerance_change=1e-14, line_search_fn="strong_wolfe"
-    )
-
-    def again() -> Tensor:
-        descent.zero_grad()
-        value = loss(weights)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value
-
-    descent.step(again)  # type: ignore[arg-type]
-    found = weights.detach()
-    information = torch.autograd.functional.hessian(loss, found)  # type: ignore[no-untyped-call]
-    return found, torch.linalg.inv(information).diagonal().sqrt()
-
-
-@exercise("lab-ex-7")
 def divide() -> Iterator[Case]:
     """Both costs, with the frontier as the least of the bounds that the prices give: no root is sought."""
     generator = np.random.default_rng(0)
@@ -99,3 +44,20 @@ def _frontier(p: np.ndarray, kl: float) -> float:
         return float(beta * (kl + log_z.mean()))
 
     return float(minimize_scalar(bound, bounds=(-5, 8), method="bounded", options={"xatol": 1e-10}).fun)
+
+
+@exercise("lab-ex-7")
+def choose() -> Iterator[Case]:
+    """Small sweeps whose noise and choice were worked out by hand."""
+    for about, accuracy, kl, wanted in (
+        # deviations 0.0141 in both rows, so the noise is 0.0141
+        ("the cheaper one is within the noise", [[0.69, 0.71], [0.68, 0.70]], [[0.3, 0.3], [0.1, 0.1]], 1),
+        ("the cheaper one is not within the noise", [[0.69, 0.71], [0.66, 0.68]], [[0.3, 0.3], [0.1, 0.1]], 0),
+        # noise 0.0141 with one degree of freedom lost, 0.0100 without: a gap of 0.012 lies between
+        ("two seeds lose a degree of freedom", [[0.69, 0.71], [0.678, 0.698]], [[0.3, 0.3], [0.1, 0.1]], 1),
+        # deviations 0 and 0.0283: pooled 0.0200, their mean 0.0141; a gap of 0.017 lies between
+        ("variances are averaged, not deviations", [[0.7, 0.7], [0.663, 0.703]], [[0.3, 0.3], [0.1, 0.1]], 1),
+        ("the best is the cheapest", [[0.5, 0.52], [0.6, 0.62], [0.59, 0.61]], [[0.0, 0.0], [0.1, 0.2], [0.3, 0.4]], 1),
+        ("divergences are averaged", [[0.6, 0.61], [0.6, 0.61]], [[0.1, 0.5], [0.2, 0.2]], 1),
+    ):
+        yield Case(about, (np.array(accuracy), np.array(kl)), wanted)
