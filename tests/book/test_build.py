@@ -144,7 +144,8 @@ def clean_environment() -> dict[str, str]:
 
 def build(book: Path, *changes: tuple[str, str]) -> tuple[int, str]:
     """A book of the template alone, with pieces of it replaced, as far as it builds: exit status and what was said."""
-    shutil.copy(BOOK / "_config.yml", book)
+    for name in ("_config.yml", "references.bib"):
+        shutil.copy(BOOK / name, book)
     shutil.copytree(BOOK / "_assets" / "sphinx", book / "_assets" / "sphinx", dirs_exist_ok=True)
     static = shutil.ignore_patterns("mathjax")
     shutil.copytree(BOOK / "_assets" / "static", book / "_assets" / "static", ignore=static, dirs_exist_ok=True)
