@@ -130,7 +130,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_class_arguments(TrainConfig, skip={"resume"})
     if not argv:
         return
-    from pref_toolkit.losses import find
+    from pref_toolkit.losses import LOOP_LOSSES, METHODS, find
 
     first = PlainParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("config", "method", "model"):
@@ -141,11 +141,14 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     if chosen in LOOPS:
         parser.add_class_arguments(LoopConfig)
         parser.set_defaults(dict(LOOPS[chosen].settings))
-        chosen = LOOPS[chosen].loss
+        method = (METHODS | LOOP_LOSSES)[LOOPS[chosen].loss]
+        values = method.check(**LOOPS[chosen].hyperparameters)
     elif near := get_close_matches(chosen, LOOPS, n=1, cutoff=0.8):
         raise Complaint(f"no method {chosen!r}: did you mean {near[0]!r}?")
-    method = find(chosen)
-    for name, default in method.hyperparameters.items():
+    else:
+        method = find(chosen)
+        values = method.hyperparameters
+    for name, default in values.items():
         kind = method.kinds[name]
         kind = (
             get_args(kind)[0] if get_origin(kind) is Annotated else kind
@@ -226,11 +229,11 @@ def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
     import torch
 
     from pref_toolkit.loops.train import train as train_with_loop
-    from pref_toolkit.losses import find
+    from pref_toolkit.training.objective import Objective
 
     loop = LOOPS[arguments.method]
     settings = LoopConfig(**{f.name: arguments[f.name] for f in fields(LoopConfig)})
-    hyperparameters = {name: arguments[name] for name in find(loop.loss).hyperparameters}
+    hyperparameters = {name: arguments[name] for name in Objective.of(loop.loss).settings}
     asked, judge = arguments.data, None
     if arguments.model == "lab":
         from pref_toolkit import lab

@@ -32,6 +32,7 @@ class Encoded:
         responses: K lists of ids, best first, each of at least one id. A response ends in EOS unless it was cut.
         where, scores, desirable, win_probabilities: as in ``Example``.
         target: ids of the supervised response, or None.
+        drawn_logps: K lists of the log-probabilities with which a policy drew the tokens, nats; or None.
     """
 
     prompt: list[int]
@@ -41,6 +42,7 @@ class Encoded:
     desirable: bool | None = None
     win_probabilities: tuple[float, ...] | None = None
     target: list[int] | None = None
+    drawn_logps: tuple[tuple[float, ...], ...] | None = None
 
 
 def longest_of(examples: Sequence[Encoded]) -> int:

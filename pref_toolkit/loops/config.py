@@ -24,7 +24,10 @@ class LoopConfig:
         last_lam: of ``spin``: the strength ``lam`` in the last round, if another; the authors ran .1 and then 5.
         kept: of ``rso``: answers kept of those drawn.
         acceptance: of ``rso``: the optimum's ``beta`` in the sampler, in the judge's units; near 0, best-of-n.
-        judge: ``module:function``, see :data:`pref_toolkit.loops.judges.Judge`; the lab has its own.
+        greedy: of policy gradients: whether the score of a greedy answer, drawn and judged besides, is the baseline.
+        updates: of policy gradients: updates on each draw.
+        judge: a reward model's directory, or ``module:function``, see :data:`pref_toolkit.loops.judges.Judge`; the lab has its
+            own.
         judge_limit: seconds that the judge may take for one batch; 0: no limit.
     """
 
@@ -35,6 +38,8 @@ class LoopConfig:
     last_lam: Positive | None = None
     kept: Annotated[int, AtLeast(2)] = 2
     acceptance: Positive = 0.5
+    greedy: bool = False
+    updates: Count = 1
     judge: str | None = None
     judge_limit: NonNegative = 600.0
 

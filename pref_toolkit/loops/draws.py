@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import repeat
 from typing import Any
 
 from pref_toolkit.data.tokens import Encoded
@@ -18,12 +19,14 @@ class Asked:
         ids: as the policy reads it.
         where: file and line it came from.
         answer: ids of the data's own answer, if it has one.
+        prompt: as the data has it, text or chat messages; None: the text.
     """
 
     text: str
     ids: list[int]
     where: str
     answer: list[int] | None = None
+    prompt: Any = None
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,30 @@ class Draws:
         answers: ids of the answers. They are trained on as they are, never tokenised again.
         texts: the answers as text.
         scores: the judge's; empty if none was asked.
+        logps: log-probabilities with which the tokens were drawn, nats; empty if they were not asked for.
     """
 
     asked: Sequence[Asked]
     answers: list[list[list[int]]]
     texts: list[list[str]]
     scores: list[list[float]] = field(default_factory=list)
+    logps: list[list[list[float]]] = field(default_factory=list)
 
     @classmethod
     def joined(cls, parts: Sequence[Draws]) -> Draws:
         """Several draws as one, in order."""
         together = lambda name: [own for part in parts for own in getattr(part, name)]
-        return cls(*(together(name) for name in ("asked", "answers", "texts", "scores")))
+        return cls(*(together(name) for name in ("asked", "answers", "texts", "scores", "logps")))
 
     def only(self, kept: Sequence[Sequence[int]]) -> Draws:
         """Of each prompt's answers those at these places."""
         some = lambda values: [[own[i] for i in places] for own, places in zip(values, kept)]
-        return Draws(self.asked, some(self.answers), some(self.texts), some(self.scores))
+        return Draws(self.asked, *(some(values) for values in (self.answers, self.texts, self.scores, self.logps)))
+
+    def less_greedy(self) -> Draws:
+        """Without the last answer of each prompt, whose score is taken off the others'."""
+        gains = [[score - own[-1] for score in own] for own in self.scores]
+        return replace(self, scores=gains).only([range(len(own) - 1) for own in self.answers])
 
     def rows(self) -> list[dict[str, Any]]:
         """Rows for a file: ``check-data`` accepts them if they have scores. ``tokens`` are the answers' ids."""
@@ -59,26 +69,38 @@ class Draws:
             {"prompt": asked.text, "responses": texts, "tokens": ids}
             for asked, texts, ids in zip(self.asked, self.texts, self.answers)
         ]
-        return [row | {"scores": scores} for row, scores in zip(rows, self.scores)] if self.scores else rows
+        for name, values in (("scores", self.scores), ("logps", self.logps)):
+            if values:
+                rows = [row | {name: own} for row, own in zip(rows, values)]
+        return rows
 
     @classmethod
     def of_rows(cls, asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> Draws:
         """What :meth:`rows` gave."""
-        scores = [row["scores"] for row in rows if "scores" in row]
-        return cls(asked, [row["tokens"] for row in rows], [row["responses"] for row in rows], scores)
+        column = lambda name: [row[name] for row in rows if name in row]
+        return cls(asked, *(column(name) for name in ("tokens", "responses", "scores", "logps")))
 
     def ranked(self) -> list[Encoded]:
         """All answers, best first, with their scores. Equal scores keep the order in which they were drawn."""
-        out = []
-        for asked, ids, scores in zip(self.asked, self.answers, self.scores):
-            order = sorted(range(len(ids)), key=lambda i: -scores[i])
-            best_first = tuple(scores[i] for i in order)
-            out.append(Encoded(asked.ids, [ids[i] for i in order], asked.where, scores=best_first))
-        return out
+        places = [sorted(range(len(own)), key=lambda i: -own[i]) for own in self.scores]
+        best_first = self.only(places)
+        logps = [tuple(map(tuple, own)) for own in best_first.logps] or repeat(None)
+        rows = zip(self.asked, best_first.answers, best_first.scores, logps)
+        return [Encoded(a.ids, ids, a.where, scores=tuple(s), drawn_logps=own) for a, ids, s, own in rows]
 
     def pairs(self) -> list[Encoded]:
         """The best answer against the worst."""
         return [Encoded(e.prompt, [e.responses[0], e.responses[-1]], e.where) for e in self.ranked()]
+
+    def duels(self) -> list[Encoded]:
+        """The best answer against the worst, with the share of the prompt's other answers that each beats; a tie is half."""
+        out = []
+        for e in self.ranked():
+            assert e.scores is not None
+            s, others = e.scores, len(e.scores) - 1
+            wins = [(sum(s[i] > r for r in s) + (s.count(s[i]) - 1) / 2) / others for i in (0, -1)]
+            out.append(Encoded(e.prompt, [e.responses[0], e.responses[-1]], e.where, win_probabilities=tuple(wins)))
+        return out
 
     def beaten(self) -> list[Encoded]:
         """The data's own answer against the drawn one, which is called the worse."""

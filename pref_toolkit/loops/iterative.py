@@ -1,6 +1,7 @@
-"""Two methods in rounds that ask a judge: iterative DPO, and RRHF on answers that are drawn and ranked anew.
+"""Methods in rounds that ask a judge: iterative DPO, SPPO, and RRHF on answers that are drawn and ranked anew.
 
-Sources: Xiong et al. 2023, arXiv:2312.11456 (iterative DPO); Yuan et al. 2023, arXiv:2304.05302 (RRHF, whose paper draws once).
+Sources: Xiong et al. 2023, arXiv:2312.11456 (iterative DPO); Wu et al. 2024, arXiv:2405.00675, algorithm 1 (SPPO); Yuan et al.
+2023, arXiv:2304.05302 (RRHF, whose paper draws once).
 """
 
 from __future__ import annotations
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 def iterative(session: Session) -> None:
     """Each round learns the best of its answers against the worst."""
     in_rounds(session, lambda number: session.round_drawn(number, "previous").pairs())
+
+
+def duelled(session: Session) -> None:
+    """Each round learns how often its best and its worst answer beat the prompt's others."""
+    in_rounds(session, lambda number: session.round_drawn(number, "previous").duels())
 
 
 def reranked(session: Session) -> None:

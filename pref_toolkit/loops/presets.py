@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from pref_toolkit.errors import Complaint
+from pref_toolkit.loops import policy_gradient
 from pref_toolkit.loops.config import LoopConfig
-from pref_toolkit.loops.iterative import iterative, reranked
+from pref_toolkit.loops.iterative import duelled, iterative, reranked
 from pref_toolkit.loops.online import online
 from pref_toolkit.loops.rso import rso
 from pref_toolkit.loops.spin import spin
@@ -24,11 +25,13 @@ class Loop:
 
     Args:
         run: what it does with a session.
-        loss: a name in :data:`pref_toolkit.losses.METHODS`.
+        loss: a name in :data:`pref_toolkit.losses.METHODS` or :data:`pref_toolkit.losses.LOOP_LOSSES`.
         reference: the view that the loss compares with.
         paper: where it is from.
         asks: whether it asks a judge; else each prompt comes with an answer.
         settings: of :class:`pref_toolkit.loops.config.LoopConfig`, where its defaults are others.
+        hyperparameters: of the loss, where its defaults are others.
+        fault: why settings and hyperparameters do not fit the loop, or None.
     """
 
     run: Callable[[Session], None]
@@ -37,6 +40,15 @@ class Loop:
     paper: str
     asks: bool = True
     settings: Mapping[str, Any] = field(default_factory=dict)
+    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
+    fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = lambda settings, hyperparameters: None
+
+
+def gradient(paper: str, *, answers: int = 4, greedy: bool = False, **hyperparameters: Any) -> Loop:
+    """A policy gradient."""
+    settings = {"answers": answers, "greedy": greedy}
+    run, fault = policy_gradient.policy_gradient, policy_gradient.fault
+    return Loop(run, "policy_gradient", "start", paper, True, settings, hyperparameters, fault)
 
 
 LOOPS = {
@@ -46,13 +58,22 @@ LOOPS = {
         online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635, section 4", settings={"mixture": 0.25}
     ),
     "iterative_dpo": Loop(iterative, "dpo", "previous", "Xiong et al. 2023, arXiv:2312.11456"),
+    "iterative_sppo": Loop(
+        duelled, "sppo", "previous", "Wu et al. 2024, arXiv:2405.00675, algorithm 1", settings={"answers": 5}
+    ),
     "rerank": Loop(reranked, "rrhf", "start", "Yuan et al. 2023, arXiv:2304.05302", settings={"answers": 4}),
     "rso": Loop(rso, "hinge_dpo", "start", "Liu et al. 2023, arXiv:2309.06657", settings={"answers": 8, "rounds": 1}),
     "self_play": Loop(
         spin, "spin", "previous", "Chen et al. 2024, arXiv:2401.01335", asks=False, settings={"answers": 1}
     ),
+    "reinforce": gradient("Williams 1992", baseline="none"),
+    "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),
+    "rloo": gradient("Ahmadian et al. 2024, arXiv:2402.14740", baseline="others"),
+    "grpo": gradient(
+        "Shao et al. 2024, arXiv:2402.03300", baseline="group", divide="deviation", per="token", kl="k3", kl_in="loss"
+    ),
 }
-"""Loops by name. Six functions and the losses of ``METHODS`` make them."""
+"""Loops by name. A few functions and the losses make them."""
 
 
 def find(name: str) -> Loop:

@@ -56,7 +56,7 @@ def read(source: Any, tokenizer: Any, config: TrainConfig, positions: int | None
                 f"{positions} positions: lower sample_tokens, or leave the prompt out"
             )
         text = example.prompt if isinstance(example.prompt, str) else tokenizer.decode(ids, skip_special_tokens=True)
-        asked.append(Asked(text, ids, example.where, answer))
+        asked.append(Asked(text, ids, example.where, answer, example.prompt))
     # An answer of one token stands for those to come: what is shown and how long it is depends on prompts alone.
     shown = [Encoded(a.ids, [a.ids[-1:]], a.where) for a in asked[: config.samples]]
     longest = max(len(a.ids) for a in asked) + config.sample_tokens

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from pref_toolkit.data.tokens import Encoded
@@ -75,22 +75,30 @@ class Session:
             if self.judge is None:
                 return draws.rows()
             self.run.keep("unjudged", draws.rows())  # a judge that fails costs no draw
-            scores = judged(self.judge, [a.text for a in asked], draws.texts, self.settings.judge_limit)
-            return Draws(asked, draws.answers, draws.texts, scores).rows()
+            shown = [a.prompt if getattr(self.judge, "reads_chats", False) else a.text for a in asked]
+            return replace(draws, scores=judged(self.judge, shown, draws.texts, self.settings.judge_limit)).rows()
 
         return Draws.of_rows(asked, self.run.made(name, make))
 
     def _draw(self, asked: Sequence[Asked], number: int, view: View) -> Draws:
-        k = self.settings.answers
-        ids = self.policy.sample(
+        settings, k = self.settings, self.settings.answers
+        flat = self.policy.sample(
             [a.ids for a in asked for _ in range(k)],
             view=view,
             max_new_tokens=self.config.sample_tokens,
-            temperature=self.settings.temperature,
-            mixture=self.settings.mixture,
+            temperature=settings.temperature,
+            mixture=settings.mixture,
             reference=self.trainer.objective.views["reference"],
             seed=self.config.seed * 1_000_003 + number,
         )
-        texts = self.policy.texts(ids)
-        each = range(len(asked))
-        return Draws(asked, [ids[i * k : (i + 1) * k] for i in each], [texts[i * k : (i + 1) * k] for i in each])
+        answers = [flat[i * k : (i + 1) * k] for i in range(len(asked))]
+        if settings.greedy:
+            most = self.config.sample_tokens
+            likeliest = self.policy.sample([a.ids for a in asked], view=view, max_new_tokens=most, temperature=0)
+            answers = [[*own, last] for own, last in zip(answers, likeliest)]
+        draws = Draws(asked, answers, [self.policy.texts(own) for own in answers])
+        if settings.updates == 1:  # the policy that learns is the one that drew
+            return draws
+        return replace(
+            draws, logps=self.policy.token_logps([Encoded(a.ids, own, a.where) for a, own in zip(asked, answers)])
+        )

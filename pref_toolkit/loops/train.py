@@ -42,7 +42,7 @@ def train(
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
         settings: how to draw and judge; see :func:`pref_toolkit.loops.presets.settings_of` for the loop's own defaults.
-        hyperparameters: the loss's own, in its paper's symbols.
+        hyperparameters: the loss's own, in its paper's symbols; those not given are the loop's, then the loss's.
 
     Raises:
         Complaint: for an unknown loop or hyperparameter, bad prompts, a judge that fails, several processes, or a checkpoint of
@@ -55,7 +55,9 @@ def train(
         if settings.judge is None:
             raise Complaint(f"{method} asks a judge: name one with judge=module:function")
         judge = judges.load(settings.judge)
-    objective = Objective.of(loop.loss, hyperparameters, reference=loop.reference)
+    objective = Objective.of(loop.loss, {**loop.hyperparameters, **hyperparameters}, reference=loop.reference)
+    if (why := loop.fault(settings, objective.settings)) is not None:
+        raise Complaint(why)
     torch.manual_seed(config.seed)
     with Run.open(config) as run:
         if run.accelerator.num_processes > 1:

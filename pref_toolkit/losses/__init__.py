@@ -20,6 +20,9 @@ name                  shape          what it is
 ``sequence_kl``       (B, 2)         sum over positions of KL(reference || policy), full vocabulary, nats; with gradient
 ``log_weights``       (B, 2)         mean over tokens of ``log pi_t - log sum_v pi_t(v)^2``, policy; no gradient
 ``dispersion``        (B,)           the reference's ``-log(Hbar / log V)`` over its mean on the data; no gradient
+``policy_tokens``     (B, K, T)      log-probabilities of each token under the policy; anything behind the last
+``reference_tokens``  (B, K, T)      the same of the reference
+``drawn_tokens``      (B, K, T)      optional: the same of the policy that drew them; no gradient
 ===================== ============== ==================================================================================
 
 The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.logps import Logps`` and
@@ -30,19 +33,32 @@ from typing import TYPE_CHECKING
 
 from pref_toolkit.logps import log_ratios, margin
 from pref_toolkit.losses.inputs import RowError
-from pref_toolkit.losses.method import METHODS, Method, find_method
+from pref_toolkit.losses.method import LOOP_LOSSES, METHODS, Method, find_method
 from pref_toolkit.losses.mixture import Mixture, find
 
 # A module enters its losses in METHODS when it is imported, so this is the order of the table.
-from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions  # isort: skip  # noqa: F401
+from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions, policy_gradients  # isort: skip  # noqa: F401
 
 if TYPE_CHECKING:  # checkers and editors, which do not run the next statement, know the losses by their definitions
     from pref_toolkit.losses.labels import *  # noqa: F403
     from pref_toolkit.losses.lists import *  # noqa: F403
     from pref_toolkit.losses.pairs import *  # noqa: F403
+    from pref_toolkit.losses.policy_gradients import *  # noqa: F403
     from pref_toolkit.losses.rewards import *  # noqa: F403
     from pref_toolkit.losses.token_distributions import *  # noqa: F403
 
-globals().update({name: method.loss for name, method in METHODS.items()})
+globals().update({name: method.loss for name, method in (METHODS | LOOP_LOSSES).items()})
 
-__all__ = ["METHODS", "Method", "Mixture", "RowError", "find", "find_method", "log_ratios", "margin", *METHODS]
+__all__ = [
+    "LOOP_LOSSES",
+    "METHODS",
+    "Method",
+    "Mixture",
+    "RowError",
+    "find",
+    "find_method",
+    "log_ratios",
+    "margin",
+    *METHODS,
+    *LOOP_LOSSES,
+]

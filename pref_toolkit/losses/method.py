@@ -113,6 +113,8 @@ class Method:
 
 METHODS: dict[str, Method] = {}
 """Every method by name, in the order of definition."""
+LOOP_LOSSES: dict[str, Method] = {}
+"""Losses that rows of data do not train, by name: they read what a loop alone has."""
 
 
 def find_method(name: str) -> Method:
@@ -137,11 +139,16 @@ def find_method(name: str) -> Method:
 Loss = TypeVar("Loss", bound=Callable[..., Tensor])
 
 
-def method(*, paper: str, equation: str, chapter: str, batchwise: bool = False) -> Callable[[Loss], Loss]:
-    """Enter a loss in :data:`~pref_toolkit.losses.METHODS`, with its source and the book chapter that derives it."""
+def method(
+    *, paper: str, equation: str, chapter: str, batchwise: bool = False, of_loops: bool = False
+) -> Callable[[Loss], Loss]:
+    """Enter a loss in :data:`~pref_toolkit.losses.METHODS`, or in :data:`~pref_toolkit.losses.LOOP_LOSSES` if it is of loops,
+    with its source and the book chapter that derives it.
+    """
 
     def enter(loss: Loss) -> Loss:
-        METHODS[loss.__name__] = Method(loss, paper, equation, chapter, batchwise)
+        table = LOOP_LOSSES if of_loops else METHODS
+        table[loss.__name__] = Method(loss, paper, equation, chapter, batchwise)
         return loss
 
     return enter

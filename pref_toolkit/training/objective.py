@@ -13,12 +13,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
 from pref_toolkit import metrics
 from pref_toolkit.data import DataError, Report
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.logps import Logps
-from pref_toolkit.losses import Method, find
+from pref_toolkit.losses import LOOP_LOSSES, Method, find
 from pref_toolkit.losses.inputs import RowError
 from pref_toolkit.training.policy import View
 
@@ -76,6 +78,13 @@ class Scored:
         given = self.tokens.shape[1] > self.k
         return Logps(self.policy["sums"][:, -1:], self.tokens[:, -1:]) if given else None
 
+    def drawn(self) -> Tensor | None:
+        """``(B, K, T)`` log-probabilities with which the tokens were drawn, if they are known."""
+        if self.examples[0].drawn_logps is None:
+            return None
+        rows = [torch.tensor(own) for e in self.examples for own in e.drawn_logps or ()]
+        return pad_sequence(rows, batch_first=True).view(*self.tokens.shape, -1).to(self.tokens.device)
+
     def column(self, name: str) -> Tensor | None:
         """A field of the rows, if they have it; numbers in float64, the precision they were read in."""
         values = [getattr(e, name) for e in self.examples]
@@ -87,7 +96,7 @@ class Scored:
 
 def joined(parts: Sequence[Scored]) -> Scored:
     """Several parts of an update as one, in order. Inputs of the whole update are those of the first part."""
-    together = lambda dicts: {name: torch.cat([d[name] for d in dicts]) for name in dicts[0]}
+    together = lambda dicts: {name: _end_to_end([d[name] for d in dicts]) for name in dicts[0]}
     return replace(
         parts[0],
         examples=list(chain.from_iterable(part.examples for part in parts)),
@@ -95,6 +104,14 @@ def joined(parts: Sequence[Scored]) -> Scored:
         policy=together([part.policy for part in parts]),
         reference=together([part.reference for part in parts]),
     )
+
+
+def _end_to_end(parts: Sequence[Tensor]) -> Tensor:
+    """Rows of all parts; of readings of each token, ``(B, K, T)``, the shorter ones get zeros behind."""
+    if parts[0].ndim < 3:
+        return torch.cat([*parts])
+    longest = max(part.shape[2] for part in parts)
+    return torch.cat([pad(part, (0, longest - part.shape[2])) for part in parts])
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,9 @@ INPUTS = {
     "dispersion": Input(lambda s: s.batch_stats["dispersion"]),
     "kl": Input(lambda s: s.batch_stats["kl"]),
     "shift": Input(lambda s: s.batch_stats["shift"]),
+    "policy_tokens": Input(lambda s: s.policy["token_logps"], policy="token_logps"),
+    "reference_tokens": Input(lambda s: s.reference["token_logps"], reference="token_logps"),
+    "drawn_tokens": Input(lambda s: s.drawn()),
 }
 
 
@@ -157,7 +177,7 @@ class Objective:
         >>> Objective.of("dpo", {"beta": 0.2}).settings
         {'beta': 0.2}
         """
-        method = find(name, weights)
+        method = LOOP_LOSSES[name] if name in LOOP_LOSSES else find(name, weights)
         return cls(method, method.check(**(settings or {})), {"policy": "policy", "reference": "start"} | views)
 
     @property

@@ -213,6 +213,15 @@ class Policy:
                 records.append(logps(scorer, scorer.collate(part).to(self.device)))
         return Logps(torch.cat([r.sums for r in records]), torch.cat([r.tokens for r in records]))
 
+    def token_logps(self, examples: Sequence[Encoded], *, view: View = "policy") -> list[list[list[float]]]:
+        """The log-probability of each token of each response, nats, without dropout or gradient."""
+        scorer, out = self.scorer(longest_of(examples)), []
+        with self.view(view), scorer.taken.applied():
+            for part in self._parts(scorer, examples, "scoring"):
+                read = scorer(scorer.collate(part).to(self.device), ["token_logps"])["token_logps"].tolist()
+                out += [[row[: len(y)] for row, y in zip(own, e.responses)] for own, e in zip(read, part)]
+        return out
+
     def rewards(self, examples: Sequence[Encoded], *, view: View = "policy", what: str = "scoring") -> Tensor:
         """``(B, K)`` rewards of all responses under a view that is a reward model, without dropout or gradient."""
         scorer = self.scorer(longest_of(examples) + 1)

@@ -20,13 +20,16 @@ from pref_toolkit.training.routes import Asked, fastest, summed
 READINGS = {
     "sums": "log-probability of the response",
     "first_sums": "log-probability of its first tokens, as many as the shortest response to the prompt has",
+    "token_logps": "log-probability of each of its tokens, ``(B, K, T)``, with zeros behind the last",
     "entropies": "sum over its positions of the entropy of the next-token distribution",
     "log_weights": "mean over its tokens of ``log pi_t - log sum_v pi_t(v)^2``; no gradient",
     "sequence_kls": "sum over its positions of KL(reference || policy) over the vocabulary",
     "rewards": "the reward head's output at its last token",
     "hidden": "not a reading but the input of the output layer, ``(N, H)``: the reference's are for ``sequence_kls``",
 }
-"""The numbers that one forward can give for each response, in nats; ``(B, K)``."""
+"""The numbers that one forward can give for each response, in nats; ``(B, K)`` unless it says otherwise."""
+LOGPS = {"sums", "first_sums", "token_logps"}
+"""The readings that are made of the tokens' log-probabilities alone."""
 DISTRIBUTIONS = {"entropies", "log_weights", "sequence_kls"}
 """The readings that need whole next-token distributions."""
 
@@ -122,7 +125,7 @@ class Scorer(nn.Module):
         """
         wanted = {*readings}
         values: dict[str, Tensor] = {}
-        if wanted <= {"sums", "first_sums"}:
+        if wanted <= LOGPS:
             values["logps"] = self.taken.logps(batch)
         else:
             hidden = values["hidden"] = self.taken.hidden(batch)
@@ -131,7 +134,7 @@ class Scorer(nn.Module):
             if wanted & DISTRIBUTIONS:
                 head = self.check_head()
                 values |= head.distributions(hidden, batch.targets, wanted & DISTRIBUTIONS, reference_hidden)
-            elif wanted & {"sums", "first_sums"}:
+            elif wanted & LOGPS:
                 values["logps"] = self.check_head().logps(hidden, batch.targets)
         return {name: _of_responses(name, values, batch) for name in readings}
 
@@ -164,16 +167,28 @@ def _of_responses(name: str, values: dict[str, Tensor], batch: Batch) -> Tensor:
         return summed(values["logps"], batch)
     if name == "first_sums":
         return summed(values["logps"] * _among_the_first(batch), batch)
+    if name == "token_logps":
+        return _of_tokens(values["logps"], batch)
     sums = summed(values[name], batch)
     return sums / batch.tokens if name == "log_weights" else sums
 
 
+def _places(batch: Batch) -> Tensor:
+    """``(N,)`` the place of each token in its response, from 0."""
+    lengths = batch.tokens.flatten()
+    return torch.arange(len(batch.owner), device=lengths.device) - (lengths.cumsum(0) - lengths)[batch.owner]
+
+
+def _of_tokens(values: Tensor, batch: Batch) -> Tensor:
+    """``(B, K, T)`` the values of each response's tokens, with zeros behind its last."""
+    padded = values.new_zeros(batch.tokens.numel(), int(batch.tokens.max()))
+    return padded.index_put((batch.owner, _places(batch)), values).view(*batch.tokens.shape, -1)
+
+
 def _among_the_first(batch: Batch) -> Tensor:
     """``(N,)`` booleans: is the token among the first ``n`` of its response, ``n`` the length of the prompt's shortest one?"""
-    lengths = batch.tokens.flatten()
-    place = torch.arange(len(batch.owner), device=lengths.device) - (lengths.cumsum(0) - lengths)[batch.owner]
     shortest = batch.tokens.amin(dim=1, keepdim=True).expand_as(batch.tokens).flatten()
-    return place < shortest[batch.owner]
+    return _places(batch) < shortest[batch.owner]
 
 
 def logps(scorer: nn.Module, batch: Batch) -> Logps:

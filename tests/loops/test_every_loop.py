@@ -1,5 +1,6 @@
 """Every loop on a tiny model: it learns, is killed and goes on, and asks the judge no more often for that."""
 
+import math
 import os
 import re
 import signal
@@ -60,7 +61,7 @@ def weights(history):
 def test_it_trains_and_says_what_it_drew(name):
     judge = Counting()
     history = run(name, judge)
-    assert len(history.steps) == 6 and all(row["loss"] > 0 for row in history.steps)
+    assert len(history.steps) == 6 and all(math.isfinite(row["loss"]) for row in history.steps)
     assert any(not torch.equal(w, torch.zeros_like(w)) for n, w in weights(history).items() if "lora_B" in n)
     assert bool(judge.calls) == LOOPS[name].asks
 
