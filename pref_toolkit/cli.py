@@ -240,7 +240,7 @@ def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
 
         torch.set_num_threads(1)
         asked = asked or lab.asked(
-            config.total(lab.defaults.PAIRS) * config.batch_size, config.seed, answered=not loop.asks
+            config.total(lab.defaults.PAIRS) * config.batch_size, config.seed, answered=loop.answered
         )
         judge = lab.judge(seed=config.seed) if settings.judge is None else None
     history = train_with_loop(
@@ -353,10 +353,11 @@ def methods(arguments: Namespace) -> None:
         print(f"    {method.paper}, {method.equation}; chapter {method.chapter}")
     print("\nloops, which draw their own answers:\n")
     for name, loop in LOOPS.items():
-        asked = "a judge" if loop.asks else "answers beside the prompts"
+        needs = [word for word, on in (("a judge", loop.asks), ("answers beside the prompts", loop.answered)) if on]
         print(
-            f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs prompts and {asked}\n    {loop.paper}"
+            f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs prompts, {' and '.join(needs)}"
         )
+        print(f"    {loop.paper}")
 
 
 COMMANDS: dict[str, Callable[[Namespace], int | None]] = {

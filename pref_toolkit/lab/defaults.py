@@ -15,7 +15,11 @@ TRAINING: dict[str, Any] = {
 }
 RANKED = {"rrhf": 4, "s_dpo": 4, "plackett_luce": 4}
 """Methods made for longer rankings than pairs, with the responses to each prompt."""
-METHODS: dict[str, dict[str, float]] = {"dpo": {"beta": 1.0}, "simpo": {"learning_rate": 2e-4}}
+METHODS: dict[str, dict[str, float]] = {
+    "dpo": {"beta": 1.0},
+    "simpo": {"learning_rate": 2e-4},
+    "policy_gradient": {"beta": 0.3},
+}
 
 
 def defaults(method: str) -> dict[str, Any]:

@@ -8,25 +8,7 @@ from itertools import repeat
 from typing import Any
 
 from pref_toolkit.data.tokens import Encoded
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A prompt that is answered.
-
-    Args:
-        text: as a judge and a file of rows show it.
-        ids: as the policy reads it.
-        where: file and line it came from.
-        answer: ids of the data's own answer, if it has one.
-        prompt: as the data has it, text or chat messages; None: the text.
-    """
-
-    text: str
-    ids: list[int]
-    where: str
-    answer: list[int] | None = None
-    prompt: Any = None
+from pref_toolkit.loops.asked import Asked
 
 
 @dataclass(frozen=True)
@@ -91,6 +73,10 @@ class Draws:
     def pairs(self) -> list[Encoded]:
         """The best answer against the worst."""
         return [Encoded(e.prompt, [e.responses[0], e.responses[-1]], e.where) for e in self.ranked()]
+
+    def anchored(self) -> list[Encoded]:
+        """The best answer against the worst, with the data's own answer as a supervised target."""
+        return [replace(pair, target=asked.answer) for pair, asked in zip(self.pairs(), self.asked)]
 
     def duels(self) -> list[Encoded]:
         """The best answer against the worst, with the share of the prompt's other answers that each beats; a tie is half."""

@@ -16,17 +16,23 @@ Judge = Callable[[list[str], list[list[str]]], Sequence[Sequence[float]]]
 
 
 def load(name: str) -> Judge:
-    """The judge ``module:function``; the module may lie in the working directory.
+    """The judge ``module:function``, whose module may lie in the working directory; or the reward model of a run's directory.
 
     Raises:
-        Complaint: if there is no such function, or the module fails.
+        Complaint: if there is no such function, the module fails, or the run trained no reward model.
 
     >>> load("math:sqrt").__name__
     'sqrt'
     """
     module, colon, function = name.partition(":")
+    if Path(name).is_dir():
+        from pref_toolkit.loops.reward_judge import RewardJudge  # which loads transformers
+
+        return RewardJudge(name)
     if not (module and colon and function):
-        raise Complaint(f"a judge is named module:function, as in my_judges:helpful, got {name!r}")
+        raise Complaint(
+            f"a judge is a reward model's directory or module:function, as in my_judges:helpful, got {name!r}"
+        )
     if (here := str(Path.cwd())) not in sys.path:
         sys.path.insert(0, here)
     try:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pref_toolkit.errors import Complaint
 from pref_toolkit.loops import policy_gradient
 from pref_toolkit.loops.config import LoopConfig
-from pref_toolkit.loops.iterative import duelled, iterative, reranked
+from pref_toolkit.loops.iterative import anchored, duelled, iterative, reranked
 from pref_toolkit.loops.online import online
 from pref_toolkit.loops.rso import rso
 from pref_toolkit.loops.spin import spin
@@ -28,7 +28,8 @@ class Loop:
         loss: a name in :data:`pref_toolkit.losses.METHODS` or :data:`pref_toolkit.losses.LOOP_LOSSES`.
         reference: the view that the loss compares with.
         paper: where it is from.
-        asks: whether it asks a judge; else each prompt comes with an answer.
+        asks: whether it asks a judge.
+        answered: whether each prompt comes with an answer of the data.
         settings: of :class:`pref_toolkit.loops.config.LoopConfig`, where its defaults are others.
         hyperparameters: of the loss, where its defaults are others.
         fault: why settings and hyperparameters do not fit the loop, or None.
@@ -39,6 +40,7 @@ class Loop:
     reference: str | None
     paper: str
     asks: bool = True
+    answered: bool = False
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = lambda settings, hyperparameters: None
@@ -46,9 +48,13 @@ class Loop:
 
 def gradient(paper: str, *, answers: int = 4, greedy: bool = False, **hyperparameters: Any) -> Loop:
     """A policy gradient."""
-    settings = {"answers": answers, "greedy": greedy}
-    run, fault = policy_gradient.policy_gradient, policy_gradient.fault
-    return Loop(run, "policy_gradient", "start", paper, True, settings, hyperparameters, fault)
+    return Loop(
+        policy_gradient.policy_gradient,
+        *("policy_gradient", "start", paper),
+        settings={"answers": answers, "greedy": greedy},
+        hyperparameters=hyperparameters,
+        fault=policy_gradient.fault,
+    )
 
 
 LOOPS = {
@@ -61,10 +67,19 @@ LOOPS = {
     "iterative_sppo": Loop(
         duelled, "sppo", "previous", "Wu et al. 2024, arXiv:2405.00675, algorithm 1", settings={"answers": 5}
     ),
+    "iterative_click": Loop(
+        anchored, "click", "previous", "Zheng et al. 2023, arXiv:2306.03350", answered=True, settings={"answers": 4}
+    ),
     "rerank": Loop(reranked, "rrhf", "start", "Yuan et al. 2023, arXiv:2304.05302", settings={"answers": 4}),
     "rso": Loop(rso, "hinge_dpo", "start", "Liu et al. 2023, arXiv:2309.06657", settings={"answers": 8, "rounds": 1}),
     "self_play": Loop(
-        spin, "spin", "previous", "Chen et al. 2024, arXiv:2401.01335", asks=False, settings={"answers": 1}
+        spin,
+        "spin",
+        "previous",
+        "Chen et al. 2024, arXiv:2401.01335",
+        asks=False,
+        answered=True,
+        settings={"answers": 1},
     ),
     "reinforce": gradient("Williams 1992", baseline="none"),
     "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),

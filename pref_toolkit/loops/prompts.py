@@ -8,7 +8,7 @@ from pref_toolkit.data import DataError, Report, encode_prompt
 from pref_toolkit.data.rows import read_prompts
 from pref_toolkit.data.tokens import Encoded, encode, longest_of
 from pref_toolkit.errors import ModelError
-from pref_toolkit.loops.draws import Asked
+from pref_toolkit.loops.asked import Asked
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import Data, digest_of
 

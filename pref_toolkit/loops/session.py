@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 from math import ceil
 
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.loops.asked import Asked
 from pref_toolkit.loops.config import LoopConfig
-from pref_toolkit.loops.draws import Asked, Draws
+from pref_toolkit.loops.draws import Draws
 from pref_toolkit.loops.judges import Judge, judged
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import indices

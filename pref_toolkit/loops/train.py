@@ -66,7 +66,7 @@ def train(
             model, tokenizer = models.load(model, precision=config.precision)
         assert tokenizer is not None, "a model that is not a name comes with its tokenizer"
         positions = getattr(model.config, "max_position_embeddings", None)
-        data = prompts.read(asked, tokenizer, config, positions, needs_answers=not loop.asks)
+        data = prompts.read(asked, tokenizer, config, positions, needs_answers=loop.answered)
         policy = Policy.to_train(model, tokenizer, config, data.longest, None, run.accelerator)
         trainer = Trainer(policy, objective, config)
         drawn = {f"loop {name}": value for name, value in asdict(settings).items() if name != "judge_limit"}

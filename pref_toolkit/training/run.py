@@ -105,6 +105,7 @@ class Run:
         self.content: Facts = {}
         self.identity: Facts = {}
         self._received: list[int] = []
+        self._made: dict[str, list[dict[str, Any]]] = {}
         self._save_at: Collection[int] = ()
         self._open = ExitStack()
 
@@ -311,15 +312,20 @@ class Run:
     def made(self, name: str, make: Callable[[], list[dict[str, Any]]]) -> list[dict[str, Any]]:
         """Rows that the run makes itself, such as answers that it drew and had judged: made once, and read after a kill.
 
-        They are kept as ``made/NAME.jsonl``, which is there when it is whole. A run that was continued from an earlier
-        checkpoint makes the updates since then again, with the rows that it made the first time.
+        They are kept as ``made/NAME.jsonl``, which is there when it is whole, or in memory if the run has no directory. A run
+        that was continued from an earlier checkpoint makes the updates since then again, with the rows that it made the first
+        time.
 
         Args:
             name: of the file, such as ``"draws/000012"``.
             make: makes the rows.
         """
-        path = self.output / "made" / f"{name}.jsonl" if self.output else None
-        if path is not None and path.is_file():
+        if self.output is None:
+            if name not in self._made:
+                self._made[name] = make()
+            return self._made[name]
+        path = self.output / "made" / f"{name}.jsonl"
+        if path.is_file():
             return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
         rows = make()
         self.keep(name, rows)

@@ -1,11 +1,13 @@
 """Draws become examples, and rows that a run can read again."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
 from pref_toolkit.cli import main
-from pref_toolkit.loops.draws import Asked, Draws
+from pref_toolkit.loops.asked import Asked
+from pref_toolkit.loops.draws import Draws
 
 ASKED = [Asked("1 + 1 =", [5, 6], "prompts:1", [2, 0]), Asked("2 + 1 =", [5, 7], "prompts:2")]
 DRAWS = Draws(
@@ -24,6 +26,26 @@ def test_all_answers_best_first():
 
 def test_the_best_against_the_worst():
     assert [e.responses for e in DRAWS.pairs()] == [[[2, 0], [1, 0]], [[4, 0], [5, 0]]]
+
+
+def test_the_best_against_the_worst_with_the_datas_own_answer():
+    assert [(e.responses, e.target) for e in DRAWS.anchored()] == [([[2, 0], [1, 0]], [2, 0]), ([[4, 0], [5, 0]], None)]
+
+
+def test_how_many_others_each_beats():
+    assert [e.win_probabilities for e in DRAWS.duels()] == [(1.0, 0.0), (0.75, 0.0)]  # of two equal ones, each half
+
+
+def test_the_greedy_answers_score_is_taken_off():
+    less = DRAWS.less_greedy()
+    assert less.answers == [[[1, 0], [2, 0]], [[4, 0], [4, 0]]] and less.scores == [[-1.0, 1.0], [8.0, 8.0]]
+
+
+def test_what_a_token_was_drawn_with_goes_where_its_answer_goes():
+    logps = [[[-1.0, -1.5], [-2.0, -2.5], [-3.0]], [[-4.0, -4.5], [-4.0, -4.5], [-5.0, -5.5]]]
+    drawn = replace(DRAWS, logps=logps)
+    assert Draws.of_rows(ASKED, [json.loads(json.dumps(row)) for row in drawn.rows()]) == drawn
+    assert drawn.ranked()[0].drawn_logps == ((-2.0, -2.5), (-3.0,), (-1.0, -1.5))
 
 
 def test_the_datas_own_answer_against_the_drawn_one():

@@ -1,5 +1,6 @@
 """Every loop on a tiny model: it learns, is killed and goes on, and asks the judge no more often for that."""
 
+import json
 import math
 import os
 import re
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from pref_toolkit.errors import Complaint, Terminated
+from pref_toolkit.loops.judges import load
 from pref_toolkit.loops.presets import LOOPS, settings_of
 from pref_toolkit.loops.train import train
 from pref_toolkit.training.config import TrainConfig
@@ -16,6 +18,7 @@ from pref_toolkit.training.models import tiny
 
 ROWS = [{"prompt": f"{n} + 1 =", "chosen": f"{n + 1}", "rejected": f"{n}"} for n in range(8)]
 CONFIG = {"max_steps": 6, "batch_size": 2, "lora_rank": 2, "sample_tokens": 4, "samples": 2, "save_every": 2}
+OWN = "a policy gradient learns from the policy's own draws: temperature must be 1 and mixture 0"
 every_loop = pytest.mark.parametrize("name", LOOPS)
 
 
@@ -67,6 +70,14 @@ def test_it_trains_and_says_what_it_drew(name):
 
 
 @every_loop
+def test_a_run_without_a_directory_is_the_same(name, tmp_path):
+    judges = Counting(), Counting()
+    kept, forgotten = run(name, judges[0], output=str(tmp_path / "run")), run(name, judges[1])
+    one, other = weights(kept), weights(forgotten)
+    assert all(torch.equal(one[n], other[n]) for n in one) and judges[0].calls == judges[1].calls
+
+
+@every_loop
 @pytest.mark.parametrize("stop_after", [3, 14])
 def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not_been(name, stop_after, tmp_path):
     unbroken, before, after = Counting(), Counting(), Counting()
@@ -81,6 +92,78 @@ def test_a_run_that_was_told_to_stop_goes_on_as_if_it_had_not_been(name, stop_af
     drop = ("seconds",)
     same = lambda rows: [{k: v for k, v in row.items() if k not in drop} for row in rows]
     assert same(wanted.steps) == same(found.steps)
+
+
+@pytest.mark.parametrize("name", ["remax", "grpo"])
+def test_several_updates_on_a_draw_are_continued_too(name, tmp_path):
+    settings = settings_of(name, updates=3)
+    short = {name: value for name, value in CONFIG.items() if name != "save_every"}
+    whole, broken = (str(tmp_path / place) for place in ("whole", "broken"))
+    judges = [Counting(), Counting()]
+    wanted = train(*tiny(), ROWS, name, judges[0], TrainConfig(**short, output=whole, save_every=4), settings)
+    assert len(judges[0].calls) == 2  # for six updates
+    rows = [json.loads(line) for line in (tmp_path / "whole/made/draws/000001.jsonl").read_text().splitlines()]
+    assert all(list(map(len, row["logps"])) == list(map(len, row["tokens"])) for row in rows)
+    model, tokenizer = tiny()
+    told_to_stop(tokenizer, 9 if name == "remax" else 15)  # in the second draw
+    with pytest.raises(Terminated):
+        train(model, tokenizer, ROWS, name, judges[1], TrainConfig(**short, output=broken, save_every=4), settings)
+    again = TrainConfig(**short, output=broken, save_every=4, resume=True)
+    found = train(*tiny(), ROWS, name, judges[1], again, settings)
+    one, other = weights(wanted), weights(found)
+    assert all(torch.equal(one[n], other[n]) for n in one) and judges[1].calls == judges[0].calls
+
+
+def test_the_clip_is_for_the_updates_after_the_first_on_a_draw():
+    """In the first every ratio is 1."""
+    settings = settings_of("rloo", updates=2)
+    config = TrainConfig(**CONFIG | {"learning_rate": 1e-2})
+    norms = [
+        [row["gradient_norm"] for row in train(*tiny(), ROWS, "rloo", Counting(), config, settings, eps=eps).steps]
+        for eps in (1e-3, 1e3)
+    ]
+    assert norms[0][0] == pytest.approx(norms[1][0], rel=1e-5)  # float32, and ratios that are 1 but for rounding
+    assert norms[0][1] < 0.99 * norms[1][1]
+
+
+def test_a_reward_model_is_a_judge(tmp_path):
+    """The rewards of two answers that are the same are the same, whoever else is asked about."""
+    from pref_toolkit.training.loop import train as train_rewards
+
+    directory = str(tmp_path / "rewards")
+    short = {name: CONFIG[name] for name in ("batch_size", "lora_rank", "sample_tokens", "samples")}
+    train_rewards("tiny", None, ROWS, "bradley_terry", TrainConfig(**short, max_steps=3, output=directory))
+    judge = load(directory)
+    scores = judge(["1 + 1 =", "2 + 1 ="], [["2", "2", ""], ["3", "4", "5"]])
+    assert scores[0][0] == pytest.approx(scores[0][1], rel=1e-5) and len({*scores[1]}) == 3  # float32 forwards
+    history = train(
+        *tiny(), ROWS, "online_dpo", None, TrainConfig(**CONFIG), settings_of("online_dpo", judge=directory)
+    )
+    assert len(history.steps) == 6 and all(math.isfinite(row["score"]) for row in history.steps)
+    with pytest.raises(Complaint, match=r"holds no reward model: train one with --method bradley_terry$"):
+        train_rewards("tiny", None, ROWS, "dpo", TrainConfig(**short, max_steps=1, output=str(tmp_path / "policy")))
+        load(str(tmp_path / "policy"))
+
+
+def test_a_reward_model_reads_chats_as_they_are(tmp_path):
+    """With its own template, and not the text that the policy's template made of them."""
+    from pref_toolkit.training.loop import train as train_rewards
+
+    said = lambda text: [{"role": "assistant", "content": text}]
+    chats = [[{"role": "user", "content": row["prompt"]}] for row in ROWS]
+    rows = [{"prompt": chat, "chosen": said("yes"), "rejected": said("no")} for chat in chats]
+    directory = str(tmp_path / "rewards")
+    short = {name: CONFIG[name] for name in ("batch_size", "lora_rank", "sample_tokens", "samples")}
+    train_rewards("tiny", None, rows, "bradley_terry", TrainConfig(**short, max_steps=1, output=directory))
+    seen, judge = [], load(directory)
+
+    def asked(prompts, answers):
+        seen.extend(prompts)
+        return judge(prompts, answers)
+
+    asked.reads_chats = judge.reads_chats
+    history = train(*tiny(), rows, "online_dpo", asked, TrainConfig(**CONFIG), settings_of("online_dpo"))
+    assert len(history.steps) == 6 and list(seen[0]) in chats
 
 
 def test_a_judge_that_fails_costs_no_draw(tmp_path):
@@ -106,12 +189,21 @@ def test_a_judge_that_fails_costs_no_draw(tmp_path):
         ),
         ({"asked": []}, "no prompts in dataset"),
         ({"asked": [{"prompt": 3}]}, "dataset:1: field 'prompt' is a number, want text or chat messages"),
+        ({"name": "remax", "settings": {"temperature": 0.5}}, OWN),
+        ({"name": "rloo", "settings": {"mixture": 0.5}}, OWN),
+        ({"name": "grpo", "settings": {"answers": 1}}, "a baseline of 'group' wants answers >= 2, got 1"),
+        (
+            {"name": "iterative_click", "asked": ["1 + 1 ="]},
+            "dataset:1: this loop needs an answer beside the prompt: give pairs, or field 'answer'",
+        ),
         ({"beta": -1.0}, "hyperparameter 'beta' of method 'dpo' must be a finite number > 0, got -1.0"),
     ],
 )
 def test_a_users_mistake_is_one_sentence(changes, sentence):
     given = {"asked": ROWS, "name": "online_dpo", "judge": Counting()} | changes
     asked, name, judge = (given.pop(key) for key in ("asked", "name", "judge"))
+    if "settings" in given:
+        given["settings"] = settings_of(name, **given["settings"])
     with pytest.raises(Complaint, match="^" + re.escape(sentence) + "$"):
         train("tiny", None, asked, name, judge, TrainConfig(**CONFIG), **given)
 

@@ -69,7 +69,7 @@ def test_a_judge_is_found_by_name(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name, sentence",
     [
-        ("mine", "a judge is named module:function, as in my_judges:helpful, got 'mine'"),
+        ("mine", "a judge is a reward model's directory or module:function, as in my_judges:helpful, got 'mine'"),
         (
             "no_such_module:f",
             "judge 'no_such_module:f' cannot be loaded: ModuleNotFoundError: No module named 'no_such_module'",
