@@ -6,8 +6,10 @@ import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from pref_toolkit.errata import Erratum
+from pref_toolkit.loops.presets import Loop
 from pref_toolkit.losses import Method
 from pref_toolkit.losses.disagreements import Disagreement
 from pref_toolkit.markup import Html
@@ -40,9 +42,7 @@ def lab_table(*methods: str) -> Html:
     """
     from pref_toolkit.lab import table  # the import loads transformers, which the other tables do not need
 
-    rows = table.summary()
-    chosen = sorted(methods or rows, key=lambda name: -rows[name]["accuracy"][0])
-    columns: dict[str, tuple[str, int, str]] = {
+    columns: Columns = {
         "right (%)": ("accuracy", 100, ".1f"),
         "wins (%)": ("win_rate", 100, ".1f"),
         "KL (nats)": ("kl", 1, ".3f"),
@@ -51,18 +51,52 @@ def lab_table(*methods: str) -> Html:
         "chosen (nats)": ("chosen_change", 1, "+.2f"),
         "rejected (nats)": ("rejected_change", 1, "+.2f"),
     }
+    return _measured(table.summary(), methods, columns)
+
+
+def loops_lab_table(*names: str) -> Html:
+    """Rows of the lab's table of loops, the most accurate first. Without names, all rows.
+
+    Cells hold mean and standard deviation over the seeds, see :mod:`pref_toolkit.lab.loops`.
+
+    Raises:
+        KeyError: for a name without a row.
+    """
+    from pref_toolkit.lab import loops
+
+    columns: Columns = {
+        "right (%)": ("accuracy", 100, ".1f"),
+        f"right at {loops.AT:g} nats (%)": ("at_kl", 100, ".1f"),
+        "wins (%)": ("win_rate", 100, ".1f"),
+        "KL (nats)": ("kl", 1, ".3f"),
+        "length (tokens)": ("length", 1, ".2f"),
+        "answers drawn": ("generations", 1, ",.0f"),
+        "judge calls": ("judge_calls", 1, ",.0f"),
+        "CPU seconds a round": ("cpu_seconds", 1, ".0f"),
+    }
+    return _measured(loops.summary(), names, columns)
+
+
+Columns = dict[str, tuple[str, int, str]]
+"""Title of a column -> a measure, the factor it is shown with, and how its mean is written."""
+
+
+def _measured(rows: Mapping[str, Mapping[str, Any]], names: Sequence[str], columns: Columns) -> Html:
+    """Some rows of a summary over seeds, or all, with their settings; the most accurate first."""
 
     def cell(value: tuple[float, float] | None, scale: int, form: str) -> str:
         if value is None:
             return "<td>–</td>"
         mean, spread = scale * value[0], scale * value[1]
-        return f"<td>{mean:{form}}".replace("-", "−") + f" ± {spread:{form.lstrip('+')}}</td>"
+        told = f"{mean:{form}}".replace("-", "−")
+        return f"<td>{told}</td>" if spread == 0 else f"<td>{told} ± {spread:{form.lstrip('+')}}</td>"
 
     def line(name: str) -> str:
         setting = ", ".join(f"{k.replace('learning_rate', 'rate')} {v}" for k, v in rows[name]["setting"].items())
         values = "".join(cell(rows[name][measure], scale, form) for measure, scale, form in columns.values())
         return f'<tr><th scope="row"><code>{name}</code></th>{values}<td>{setting}</td></tr>'
 
+    chosen = sorted(names or rows, key=lambda name: -rows[name]["accuracy"][0])
     head = "".join(f'<th scope="col">{title}</th>' for title in ("method", *columns, "setting"))
     body = "".join(map(line, chosen))
     return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
@@ -98,6 +132,21 @@ def methods_table(methods: Mapping[str, Method]) -> Table:
             )
         )
     return _table("20 34 22 24", ("method", "loss per example", "reads; defaults", "source"), *rows)
+
+
+def loops_table(loops: Mapping[str, Loop]) -> Table:
+    """A row for every loop: name, its loss and reference, what it needs, its own defaults, source."""
+    rows = []
+    for name, loop in loops.items():
+        needs = " and ".join(
+            word for word, on in (("a judge", loop.asks), ("answers of the data", loop.answered)) if on
+        )
+        own = ", ".join(f"{key} = {value}" for key, value in {**loop.settings, **loop.hyperparameters}.items())
+        reference = f", reference `{loop.reference}`" if loop.reference else ""
+        rows.append(
+            (f"`{name}`", f"`{loop.loss}`{reference}", _words(f"{needs}; {own or 'no others'}"), _words(loop.paper))
+        )
+    return _table("18 26 34 22", ("loop", "loss", "needs; defaults of its own", "source"), *rows)
 
 
 def disagreements_table(disagreements: Mapping[str, Disagreement]) -> Table:

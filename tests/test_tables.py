@@ -9,6 +9,7 @@ import pytest
 
 from pref_toolkit import tables
 from pref_toolkit.errata import ERRATA
+from pref_toolkit.loops.presets import LOOPS
 from pref_toolkit.losses import METHODS
 from pref_toolkit.losses.disagreements import DISAGREEMENTS
 from pref_toolkit.markup import Html
@@ -82,3 +83,28 @@ def test_the_lab_table_has_a_row_for_each_method_the_most_accurate_first() -> No
     assert ipo[-1] == f"tau {setting['tau']}, rate {setting['learning_rate']}"
     with pytest.raises(KeyError):
         tables.lab_table("no such method")
+
+
+def test_the_lab_table_of_loops_has_a_row_for_each() -> None:
+    from pref_toolkit.lab import loops
+
+    made = loops.summary()
+    rows = [["".join(cell.itertext()) for cell in row] for row in of_html(tables.loops_lab_table(), "tr")]
+    assert [row[0] for row in rows[1:]] == sorted(made, key=lambda name: -made[name]["accuracy"][0])
+    (dpo,) = [row for row in rows if row[0] == "dpo"]
+    mean, spread = made["dpo"]["at_kl"]
+    assert dpo[2] == f"{100 * mean:.1f} ± {100 * spread:.1f}" and dpo[6:8] == [
+        "0",
+        "0",
+    ]  # it draws nothing, asks nobody
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_the_table_of_loops_says_what_they_are(name: str) -> None:
+    (row,) = [row for row in tables.loops_table(LOOPS).markdown.split("* - ") if row.startswith(f"`{name}`")]
+    loop = LOOPS[name]
+    assert f"`{loop.loss}`" in row and loop.paper in row.replace("\\", "")
+    assert ("a judge" in row) == loop.asks and ("answers of the data" in row) == loop.answered
+    assert all(
+        f"{key} = {value}" in row.replace("\\", "") for key, value in {**loop.settings, **loop.hyperparameters}.items()
+    )

@@ -138,14 +138,14 @@ def make(names: Collection[str]) -> dict[str, Any]:
     return header() | {"seconds": round(time.perf_counter() - began), "trials": trials, "rows": reported}
 
 
-def check_same_header(table: dict[str, Any]) -> None:
-    """Refuse to put rows into a table that was made otherwise.
+def check_same_header(table: dict[str, Any], today: dict[str, Any]) -> None:
+    """Refuse to put rows into a table that was made otherwise than it would be today.
 
     Raises:
         Complaint: naming what differs.
     """
     build = re.compile(r"\+\w+")  # 2.13.0+cpu is 2.13.0
-    before, now = ({name: build.sub("", str(made[name])) for name in header()} for made in (table, header()))
+    before, now = ({name: build.sub("", str(made[name])) for name in today} for made in (table, today))
     differ = [f"{name}: {before[name]} -> {now[name]}" for name in now if before[name] != now[name]]
     if differ:
         raise Complaint(f"the table was made otherwise, so all its rows must be made again: {'; '.join(differ)}")
@@ -197,7 +197,7 @@ def main(names: list[str]) -> int:
     try:
         chosen = [find_method(name).name for name in dict.fromkeys(names)]
         if chosen:
-            check_same_header(load())
+            check_same_header(load(), header())
     except Complaint as complaint:
         print(f"lab.table: {complaint}", file=sys.stderr)
         return 2

@@ -1,0 +1,57 @@
+"""The lab's table of loops is what its command makes, and says what it says."""
+
+import json
+
+import pytest
+
+from pref_toolkit.lab import loops
+from pref_toolkit.loops.presets import LOOPS
+
+
+def test_every_row_is_there_with_every_seed():
+    made = loops.load()["rows"]
+    assert {(row["method"], row["seed"]) for row in made} == {
+        (name, seed) for name in loops.NAMES for seed in loops.SEEDS
+    }
+    asking = {name for name, loop in LOOPS.items() if loop.asks}
+    assert asking <= {*loops.NAMES}
+    for row in made:
+        assert [point["step"] for point in row["path"]] == [20, 40, 60, 80, 100]
+        assert (row["judge_calls"] > 0) == (row["method"] in asking)
+        assert row["judged"] == (row["generations"] if row["judge_calls"] else 0)
+
+
+def test_the_table_can_be_made_again():
+    header = loops.header()
+    made = loops.load()
+    assert {name: made[name] for name in ("updates", "responses", "base_steps", "model_sha256")} == {
+        name: header[name] for name in ("updates", "responses", "base_steps", "model_sha256")
+    }
+
+
+@pytest.mark.parametrize("name", ["dpo", "remax", "self_play"])
+def test_a_row_is_made_by_its_command(name, tmp_path, monkeypatch):
+    """With few updates: what is counted is what was drawn and asked."""
+    monkeypatch.setattr(loops, "UPDATES", 6)
+    monkeypatch.setattr(loops, "EVERY", 3)
+    monkeypatch.setattr(loops, "RESPONSES", 8)
+    monkeypatch.setattr(loops, "SEEDS", (1,))
+    path = tmp_path / "loops.json"
+    path.write_text(json.dumps(loops.load() | loops.header() | {"rows": []}))
+    monkeypatch.setattr(loops, "FILE", path)
+    assert loops.main([name]) == 0
+    (row,) = loops.load()["rows"]
+    assert [point["step"] for point in row["path"]] == [3, 6]
+    drawn = {"dpo": 0, "remax": 6 * 8 * 2, "self_play": 6 * 4}[name]  # remax: one answer and the greedy one
+    assert row["generations"] == drawn and row["judge_calls"] == (6 if name == "remax" else 0)
+
+
+def test_a_row_that_there_is_not():
+    assert loops.main(["rlooo"]) == 2
+
+
+def test_accuracy_at_a_kl_lies_on_the_run():
+    path = [{"kl": 0.04, "accuracy": 0.6}, {"kl": 0.08, "accuracy": 0.7}, {"kl": 0.02, "accuracy": 0.5}]
+    assert loops.at_kl(path, 0.5, 0.06) == pytest.approx(0.65)
+    assert loops.at_kl(path, 0.5, 0.02) == pytest.approx(0.55)
+    assert loops.at_kl(path, 0.5, 0.2) is None
