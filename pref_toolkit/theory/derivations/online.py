@@ -174,6 +174,8 @@ nash_md = Derivation(
         argue(r"w(i) = \sum_j p(i, j)\, m(j)", "How often response $i$ beats it. No gradient flows through this."),
         define(A, over(i, played(i) * sp.exp(eta * w(i))), "The normaliser of the step"),
         define(step(i), played(i) * sp.exp(eta * w(i)) / A, "and the step: the mixture, tilted by the chance to win."),
+        equal(over(i, played(i)), sp.Integer(1), "The mixture is a policy,"),
+        equal(over(i, step(i)), sp.Integer(1), "and so is the step."),
         assume(over(i, lead(i)), sp.Integer(1), "Let $q$ be any policy."),
         equal(
             over(i, lead(i) * (eta * w(i) - sp.log(lead(i) / played(i)))),
