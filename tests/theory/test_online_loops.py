@@ -3,7 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import expit
 
 from pref_toolkit import losses
 from pref_toolkit.logps import Logps
@@ -30,17 +29,18 @@ def slope(loss, policy, reference, opponents, chance, **given):
     return torch.autograd.grad((weights * loss(*records, **given)).sum(), logits)[0]
 
 
-def grpo_of_labels(policy, chance, weight=lambda i, j: 1.0):
-    """GRPO with K = 2 and a reward of 1 for the winner: over all ordered pairs and labels, advantage times score, halved."""
-    psi, total = groups.scores(policy).numpy(), np.zeros(len(policy))
-    for i in range(len(policy)):
-        for j in range(len(policy)):
-            for first_won in (True, False):
-                p = float(policy[i] * policy[j] * (chance[i, j] if first_won else chance[j, i]))
-                a = groups.advantages([float(first_won), float(not first_won)], "group", deviation=True).numpy()
-                pair = (i, j) if first_won else (j, i)
-                total += p * weight(*pair) * (a[0] * psi[i] + a[1] * psi[j]) / 2
-    return total
+def grpo_of_labels(policy, reference, chance, factor=torch.ones_like):
+    """GRPO's ascent direction with K = 2 and a reward of 1 for the winner, each pair times ``factor`` of its margin."""
+    logits = policy.log().requires_grad_()
+    pairs = torch.cartesian_prod(*2 * [torch.arange(len(policy))])  # the winner first
+    weights = 2 * policy[pairs].prod(1) * chance[pairs[:, 0], pairs[:, 1]]
+    drawn, start = logits.log_softmax(0)[pairs], reference.log()[pairs]
+    records = [Logps(logp, torch.ones_like(pairs)) for logp in (drawn, start)]
+    given = {"beta": 0.0, "baseline": "group", "divide": "deviation", "per": "token"}
+    won = torch.tensor([1.0, 0.0], dtype=double).expand(len(pairs), 2)
+    loss = losses.policy_gradient(*records, drawn[..., None], start[..., None], won, **given)
+    weights = weights * factor(losses.margin(*records).detach())
+    return -torch.autograd.grad((weights * loss).sum(), logits)[0]
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -48,7 +48,9 @@ def grpo_of_labels(policy, chance, weight=lambda i, j: 1.0):
 def test_at_the_reference_online_dpo_is_beta_times_grpo_with_groups_of_two(policy, beta):
     better = (REWARD[:, None] > REWARD).double() + torch.eye(3, dtype=double) / 2
     for chance in (better, bandits.bradley_terry(REWARD), CYCLE):
-        near(-slope(losses.dpo, policy, policy, policy, chance, beta=beta), beta * grpo_of_labels(policy, chance))
+        near(
+            -slope(losses.dpo, policy, policy, policy, chance, beta=beta), beta * grpo_of_labels(policy, policy, chance)
+        )
     # A judge who is never wrong gives the labels that the rewards themselves give after the division.
     grpo = groups.estimate(policy, REWARD, 2, "group", deviation=True).mean
     near(-slope(losses.dpo, policy, policy, policy, better, beta=beta), beta * grpo)
@@ -58,8 +60,7 @@ def test_at_the_reference_online_dpo_is_beta_times_grpo_with_groups_of_two(polic
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("beta", [0.1, 2.0])
 def test_elsewhere_a_pair_has_the_factor_2_beta_sigma_of_minus_its_margin(policy, beta):
-    rho = (policy / REFERENCE).log().numpy()
-    weighed = grpo_of_labels(policy, CYCLE, lambda w, l: 2 * beta * expit(-beta * (rho[w] - rho[l])))  # noqa: E741
+    weighed = grpo_of_labels(policy, REFERENCE, CYCLE, lambda D: 2 * beta * torch.sigmoid(-beta * D))
     near(-slope(losses.dpo, policy, REFERENCE, policy, CYCLE, beta=beta), weighed)
 
 
