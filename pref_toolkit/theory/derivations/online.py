@@ -1,4 +1,4 @@
-"""Methods that draw from the policy: the policy gradient and its baseline, RSO's selection, online IPO's fixed point."""
+"""Methods that draw from the policy: RSO's selection, online IPO's fixed point, Nash-MD's step, XPO's bonus."""
 
 from __future__ import annotations
 
@@ -10,80 +10,26 @@ from pref_toolkit.theory.derivations.symbols import D, beta, tau
 K = sp.Symbol("K", integer=True, positive=True)
 y, i, j = sp.symbols("y i j", integer=True)
 Z, A = sp.symbols("Z A", positive=True)
-t, b, M, h, p, log_ratio = sp.symbols("t b M h p rho", real=True)
-best_b, mean_rho = sp.symbols(r"b^{*} \bar{\rho}", real=True)
+t, M, h, p, log_ratio, V = sp.symbols("t M h p rho V", real=True)
+mean_rho = sp.Symbol(r"\bar{\rho}", real=True)
+eta = sp.Symbol("eta", positive=True)
 ref, kept, best, accept, mu = (
     sp.Function(n, positive=True) for n in (r"\mathrm{ref}", r"\pi_{\mathrm{kept}}", r"\pi^{*}", "a", r"\mu")
 )
-r, z, g, w, rho, J = (sp.Function(n, real=True) for n in ("r", "z", "g", "w", r"\rho", "J"))
-pi, score = sp.Function(r"\pi", positive=True), sp.Function(r"\psi", real=True)
+r, z, g, w, rho = (sp.Function(n, real=True) for n in ("r", "z", "g", "w", r"\rho"))
+pi = sp.Function(r"\pi", positive=True)
 partition, chance = sp.Function("Z", positive=True), sp.Function("p", positive=True)
 label, expected = sp.Function("q", real=True), sp.Function(r"\mathcal{E}", real=True)
 lead_u, lead_v, table, F, G = (sp.Function(n, real=True) for n in ("u", "v", "A", "F", "F'"))
 other = sp.Function(r"\pi'", positive=True)
 policy = sp.Function(r"\pi_1", positive=True)
 c = sp.Symbol("c", real=True)
-second, length = sp.Function("V", real=True), sp.Function("n", positive=True)
 
 
 def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:
     """The sum over all responses, with this index."""
     return sp.Sum(term, (index, 1, K))
 
-
-drawn = score(y, t)
-remax = Derivation(
-    name="remax",
-    title="ReMax: a baseline that does not look at the sampled response costs no bias",
-    steps=(
-        define(
-            partition(t),
-            over(y, sp.exp(z(y) + t * g(y))),
-            "A parameter $t$ of a softmax moves the logit of response $y$ by $g(y)$.",
-        ),
-        define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "The policy."),
-        define(
-            score(y, t),
-            g(y) - over(i, pi(i, t) * g(i)),
-            "The score: the logit's slope, less its mean under the policy.",
-        ),
-        equal(sp.Derivative(sp.log(pi(y, t)), t), score(y, t), "It is the slope of the log-probability."),
-        equal(over(y, pi(y, t) * drawn), sp.Integer(0), "Its mean is zero: what one response gains, others lose."),
-        define(J(t), over(y, pi(y, t) * r(y)), "The expected reward."),
-        equal(
-            sp.Derivative(J(t), t),
-            over(y, pi(y, t) * r(y) * drawn),
-            "Its slope is a mean over responses drawn from the policy, reward times score: REINFORCE.",
-        ),
-        equal(
-            over(y, pi(y, t) * (r(y) - b) * drawn),
-            over(y, pi(y, t) * r(y) * drawn),
-            "Any number $b$ may be taken off the reward, as long as it is the same for every draw. ReMax takes the "
-            "reward of the greedy response.",
-        ),
-        define(
-            second(b),
-            over(y, pi(y, t) * (r(y) - b) ** 2 * length(y)),
-            "With many parameters, let $n(y)$ be the squared length of the score. This is the mean squared length of "
-            "the estimate from one draw: its variance, but for the squared length of its mean, which $b$ leaves alone.",
-        ),
-        define(
-            best_b,
-            over(y, pi(y, t) * r(y) * length(y)) / over(y, pi(y, t) * length(y)),
-            "A baseline: the mean reward, each response weighted by $n(y)$ as well.",
-        ),
-        equal(
-            second(b),
-            second(best_b) + (b - best_b) ** 2 * over(y, pi(y, t) * length(y)),
-            "It is the best one. With any other the variance grows by the square of the distance to it: a baseline "
-            "can also do harm.",
-        ),
-    ),
-    assumptions=(
-        "One prompt with a finite number $K$ of responses, and one parameter at a time. To first order, which is all a "
-        "gradient sees, any parameter moves the logits linearly.",
-    ),
-)
 
 rso = Derivation(
     name="rso",
@@ -207,4 +153,81 @@ online_ipo = Derivation(
         "One prompt with a finite number $K$ of responses, a tabular policy, and the population of pairs.",
         "Pairs are drawn anew all the time, but no gradient flows through the draw.",
     ),
+)
+
+step, lead, played = (sp.Function(n, positive=True) for n in (r"\pi_{+}", "q", "m"))
+nash_md = Derivation(
+    name="nash_md",
+    title="Nash-MD: a step of mirror descent from the mixture, and where it comes to rest",
+    steps=(
+        define(
+            Z,
+            over(i, sp.exp((1 - eta * tau) * sp.log(policy(i)) + eta * tau * sp.log(ref(i)))),
+            "The opponent is the geometric mixture of policy and reference, with a share $\\eta\\tau$ of the reference. Its "
+            "normaliser",
+        ),
+        define(
+            played(i),
+            sp.exp((1 - eta * tau) * sp.log(policy(i)) + eta * tau * sp.log(ref(i))) / Z,
+            "and the mixture itself.",
+        ),
+        argue(r"w(i) = \sum_j p(i, j)\, m(j)", "How often response $i$ beats it. No gradient flows through this."),
+        define(A, over(i, played(i) * sp.exp(eta * w(i))), "The normaliser of the step"),
+        define(step(i), played(i) * sp.exp(eta * w(i)) / A, "and the step: the mixture, tilted by the chance to win."),
+        equal(over(i, played(i)), sp.Integer(1), "The mixture is a policy,"),
+        equal(over(i, step(i)), sp.Integer(1), "and so is the step."),
+        assume(over(i, lead(i)), sp.Integer(1), "Let $q$ be any policy."),
+        equal(
+            over(i, lead(i) * (eta * w(i) - sp.log(lead(i) / played(i)))),
+            sp.log(A) - over(i, lead(i) * sp.log(lead(i) / step(i))),
+            "Its chance to beat the mixture, times $\\eta$, less its divergence from the mixture, is largest at the step: "
+            "the last sum is a divergence.",
+        ),
+        equal(
+            sp.log(step(i) / policy(i)),
+            eta * (w(i) - tau * sp.log(policy(i) / ref(i))) - sp.log(Z) - sp.log(A),
+            "The step leaves the policy alone where the first bracket is the same number for all responses: IPO-MD's rest "
+            "point, with a share $\\eta\\tau$ of the reference.",
+        ),
+        argue(
+            r"\eta \to 0: \quad m \to \pi_1",
+            "A shorter step has less of the reference in its opponent, and its rest point tends to that of online IPO, the "
+            "Nash policy of the game with the penalty.",
+        ),
+    ),
+    assumptions=("One prompt with a finite number $K$ of responses, a tabular policy, and the exact chance to win.",),
+)
+
+xpo = Derivation(
+    name="xpo",
+    title="XPO: the likelihood of the reference's responses measures how much a policy promises",
+    steps=(
+        define(
+            partition(t),
+            over(y, sp.exp(z(y) + t * g(y))),
+            "A parameter $t$ of a softmax moves the logit of response $y$ by $g(y)$.",
+        ),
+        define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "The policy."),
+        define(
+            r(y),
+            beta * sp.log(pi(y, t) / ref(y)) + c,
+            "The reward for which this policy would be the optimum of RLHF: known but for a number $c$.",
+        ),
+        define(V, beta * sp.log(over(y, ref(y) * sp.exp(r(y) / beta))), "The value of that optimum, $\\beta \\log Z$,"),
+        equal(V, c, "is $c$."),
+        assume(over(y, ref(y)), sp.Integer(1), "The reference is a policy,"),
+        equal(
+            V - over(y, ref(y) * r(y)),
+            beta * over(y, ref(y) * sp.log(ref(y) / pi(y, t))),
+            "and by this reward the optimum is worth that much more than the reference. So a policy promises the more, the "
+            "less likely it makes the reference's responses.",
+        ),
+        equal(
+            sp.Derivative(over(y, ref(y) * sp.log(pi(y, t))), t),
+            over(y, (ref(y) - pi(y, t)) * g(y)),
+            "XPO adds $\\alpha$ times the mean of $\\log \\pi$ over the reference's responses to the loss. Its descent raises "
+            "the logits of what the policy writes more often than the reference does, and lowers the others.",
+        ),
+    ),
+    assumptions=("One prompt with a finite number $K$ of responses, each of positive probability.",),
 )
