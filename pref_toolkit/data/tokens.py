@@ -20,7 +20,11 @@ ROWS_AT_ONCE = 1000
 
 
 class NothingFits(DataError):
-    """Every prompt is as long as ``max_length``, so no response fits."""
+    """Every prompt is as long as ``max_length``, so no response fits. ``shortest`` is the tokens of the shortest prompt."""
+
+    def __init__(self, sentence: str, shortest: int) -> None:
+        super().__init__(sentence)
+        self.shortest = shortest
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ def encode(
             encoded.append(Encoded(prompt, responses, example.where, *own, target))
     if examples and len(too_long) == len(examples):
         shortest = f"(shortest prompt {min(too_long)} tokens)"
-        raise NothingFits(f"all {len(examples)} rows exceed max_length={max_length} {shortest}")
+        raise NothingFits(f"all {len(examples)} rows exceed max_length={max_length} {shortest}", min(too_long))
     return encoded
 
 

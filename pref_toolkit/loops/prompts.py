@@ -6,7 +6,7 @@ from typing import Any
 
 from pref_toolkit.data import DataError, Report, encode_prompt
 from pref_toolkit.data.rows import read_prompts
-from pref_toolkit.data.tokens import Encoded, encode, longest_of
+from pref_toolkit.data.tokens import Encoded, NothingFits, encode, longest_of
 from pref_toolkit.errors import ModelError
 from pref_toolkit.loops.asked import Asked
 from pref_toolkit.training.config import TrainConfig
@@ -33,7 +33,7 @@ def read(source: Any, tokenizer: Any, config: TrainConfig, positions: int | None
         needs_answers: whether each row must have an answer of its own.
 
     Raises:
-        DataError: for a malformed row, or one that lacks its answer.
+        DataError: for a malformed row, one that lacks its answer, or one whose prompt leaves no room for it in ``max_length``.
         ModelError: naming a prompt that leaves no room for an answer of ``sample_tokens``.
     """
     examples, report = read_prompts(source), Report()
@@ -41,7 +41,11 @@ def read(source: Any, tokenizer: Any, config: TrainConfig, positions: int | None
     for example in examples:
         answer = None
         if example.responses and needs_answers:
-            (encoded,) = encode([example], tokenizer, max_length=config.max_length, report=report)
+            try:
+                (encoded,) = encode([example], tokenizer, max_length=config.max_length, report=report)
+            except NothingFits as error:
+                told = f"its prompt has {error.shortest} tokens and max_length is {config.max_length}"
+                raise DataError(f"{example.where}: {told}; raise max_length, or leave the row out") from None
             ids, answer = encoded.prompt, encoded.responses[0]
         elif needs_answers:
             raise DataError(

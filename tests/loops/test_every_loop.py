@@ -187,6 +187,14 @@ def test_a_judge_that_fails_costs_no_draw(tmp_path):
             {"name": "self_play", "asked": ["1 + 1 ="]},
             "dataset:1: this loop needs an answer beside the prompt: give pairs, or field 'answer'",
         ),
+        (
+            {"name": "generations", "asked": ["1 + 1 ="]},
+            "dataset:1: this loop needs an answer beside the prompt: give pairs, or field 'answer'",
+        ),
+        (
+            {"name": "self_play", "asked": [*ROWS[:2], {"prompt": "1 + " * 900, "answer": "2"}]},
+            "dataset:3: its prompt has 3601 tokens and max_length is 1024; raise max_length, or leave the row out",
+        ),
         ({"asked": []}, "no prompts in dataset"),
         ({"asked": [{"prompt": 3}]}, "dataset:1: field 'prompt' is a number, want text or chat messages"),
         ({"name": "remax", "settings": {"temperature": 0.5}}, OWN),
