@@ -52,7 +52,7 @@ class _Stateless:
 
 
 class MismatchedLogRatios(_Stateless):
-    """``log pi - log pi_ref`` of answers after other prompts of the same update, without gradient or dropout (KTO)."""
+    """``log pi - log ref`` of answers after other prompts of the same update, without gradient or dropout (KTO)."""
 
     def __init__(self, objective: Objective, policy: Policy) -> None:
         self.objective, self.policy = objective, policy

@@ -36,7 +36,7 @@ weight, total = sp.symbols("w Z", positive=True)
 K = sp.Symbol("K", integer=True, positive=True)
 y = sp.Symbol("y", integer=True)
 classify, reward = (sp.Function(n, real=True) for n in (r"\mathcal{C}", "r"))
-noise, tilt = (sp.Function(n, positive=True) for n in (r"\pi_{\mathrm{ref}}", r"\pi^{*}"))
+noise, tilt = (sp.Function(n, positive=True) for n in (r"\mathrm{ref}", r"\pi^{*}"))
 
 
 def over(index: sp.Symbol, term: sp.Expr) -> sp.Sum:

@@ -17,7 +17,7 @@ i, j, y = sp.symbols("i j y", integer=True)
 x = sp.Symbol("x", real=True)
 temperature, rest = sp.symbols("beta_r o", positive=True)
 chosen, share, label, best, moved = (sp.Function(n, positive=True) for n in ("p", "p", "q", r"\pi^{*}", "N"))
-policy, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}"))
+policy, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\mathrm{ref}"))
 reward, ratio = (sp.Function(n, real=True) for n in ("r", r"\rho"))
 
 loss = L(l_w, l_l)

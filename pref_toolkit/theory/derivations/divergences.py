@@ -25,7 +25,7 @@ from pref_toolkit.theory.derivations.symbols import (
     slope,
 )
 
-Z, u, order, pi, ref = sp.symbols(r"Z u alpha pi \pi_{\mathrm{ref}}", positive=True)
+Z, u, order, pi, ref = sp.symbols(r"Z u alpha pi \mathrm{ref}", positive=True)
 t, rho, nu, r, m = sp.symbols("t rho nu r m", real=True)
 f, g = (sp.Function(name, real=True) for name in "fg")
 
@@ -44,7 +44,7 @@ f_dpo = Derivation(
         equal(
             sp.Derivative(pi * r - beta * ref * f(pi / ref) - nu * pi, pi),
             r - beta * slope(f(u), u, pi / ref) - nu,
-            "Maximise reward less $\\beta$ times $\\sum \\pi_{\\mathrm{ref}}\\, f(\\pi / \\pi_{\\mathrm{ref}})$ over "
+            "Maximise reward less $\\beta$ times $\\sum \\mathrm{ref}\\, f(\\pi / \\mathrm{ref})$ over "
             "policies, with $\\nu$ the multiplier of the constraint that they sum to 1. One response's share in the "
             "slope is zero at the optimum:",
         ),
@@ -171,7 +171,7 @@ r_dpo = Derivation(
         *MARGIN,
         argue(
             r"\max_\pi\; \mathbb{E}_{y \sim \pi}\,[s(y) - \alpha\, n(y)] - \beta\,\mathrm{KL}(\pi \,\Vert\, "
-            r"\pi_{\mathrm{ref}})",
+            r"\mathrm{ref})",
             "Each token costs $\\alpha$.",
         ),
         define(
@@ -226,7 +226,7 @@ dpo_norm = Derivation(
     steps=(
         *MARGIN[:2],
         argue(
-            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\left[r(y) - \beta\, \frac{\log(\pi(y) / \pi_{\mathrm{ref}}(y)) - 1}{n(y)}"
+            r"\max_\pi\; \mathbb{E}_{y \sim \pi}\left[r(y) - \beta\, \frac{\log(\pi(y) / \mathrm{ref}(y)) - 1}{n(y)}"
             r"\right]",
             "In RLHF's objective the log-ratio of a response is divided by its length $n(y)$, and a constant is added to "
             "it, which matters now. This objective is ours: it is the one that the loss is derived from as DPO is from RLHF.",

@@ -119,7 +119,7 @@ displacement = Derivation(
 K = sp.Symbol("K", integer=True, positive=True)
 y = sp.Symbol("y", integer=True)
 Z = sp.Symbol("Z", positive=True)
-base, policy, reference = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi", r"\pi_{\mathrm{ref}}"))
+base, policy, reference = (sp.Function(name, positive=True) for name in (r"\mu", r"\pi", r"\mathrm{ref}"))
 reward = sp.Function("r", real=True)
 
 

@@ -75,7 +75,7 @@ ipo = Derivation(
             "chances. Only the mean over both responses makes it so.",
         ),
         argue(
-            r"\operatorname{supp} \mu = \operatorname{supp} \pi_{\mathrm{ref}}",
+            r"\operatorname{supp} \mu = \operatorname{supp} \mathrm{ref}",
             "So both have the same minimum, and it is the optimum above if $\\mu$ draws every response that the reference "
             "gives: of a response that is never drawn the loss knows nothing.",
         ),

@@ -12,7 +12,7 @@ V = sp.Symbol("V", integer=True, positive=True)
 z, y = sp.symbols("z y", integer=True)
 Z, H, size, phi, phi_0 = sp.symbols("Z H V_0 phi phi_0", positive=True)
 K_w, K_l, A_w, A_l, value, kl = sp.symbols("K_w K_l A_w A_l v kl", real=True)
-pi, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\pi_{\mathrm{ref}}"))
+pi, ref = (sp.Function(n, positive=True) for n in (r"\pi", r"\mathrm{ref}"))
 q, advantage = (sp.Function(n, real=True) for n in "QA")
 
 
