@@ -122,7 +122,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         "--data",
         type=str | None,
         default=None,
-        help="a file, directory or hub id, for a loop of prompts; the lab makes its own",
+        help="a file, directory or hub id, for a loop of prompts, for cofs_dpo several with commas between; the lab makes its own",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint"
@@ -239,9 +239,14 @@ def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
         from pref_toolkit import lab
 
         torch.set_num_threads(1)
-        asked = asked or lab.asked(
-            config.total(lab.defaults.PAIRS) * config.batch_size, config.seed, answered=loop.answered
-        )
+        number = config.total(lab.defaults.PAIRS) * config.batch_size
+        if loop.streams > 1:
+            from pref_toolkit.lab.domains import streams
+
+            asked = asked or streams(number // 2, seed=config.seed)
+        elif loop.streams:
+            asked = asked or lab.pairs(number, seed=config.seed)
+        asked = asked or lab.asked(number, config.seed, answered=loop.answered)
         judge = lab.judge(seed=config.seed) if settings.judge is None else None
     history = train_with_loop(
         arguments.model, None, asked, arguments.method, judge, config, settings, **hyperparameters
@@ -354,9 +359,8 @@ def methods(arguments: Namespace) -> None:
     print("\nloops, which draw their own answers:\n")
     for name, loop in LOOPS.items():
         needs = [word for word, on in (("a judge", loop.asks), ("answers beside the prompts", loop.answered)) if on]
-        print(
-            f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs prompts, {' and '.join(needs)}"
-        )
+        read = "preferences in order" + ", of each domain" * (loop.streams > 1) if loop.streams else "prompts"
+        print(f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs {', '.join([read, *needs])}")
         print(f"    {loop.paper}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, Literal
 
 from pref_toolkit.lab import shipped
@@ -13,7 +13,12 @@ from pref_toolkit.training.generation import generate
 
 
 def pairs(
-    n: int, *, seed: int = 0, annotator: Annotator | None = None, policy: Literal["on", "off"] = "on"
+    n: int,
+    *,
+    seed: int = 0,
+    annotator: Annotator | None = None,
+    policy: Literal["on", "off"] = "on",
+    where: Callable[[str], bool] = lambda prompt: True,
 ) -> list[dict[str, str]]:
     """``n`` rows ``{"prompt", "chosen", "rejected"}`` on prompts of the train split; no response is empty.
 
@@ -24,12 +29,16 @@ def pairs(
         policy: source of the two different responses. ``"on"``: samples of the supervised model at temperature 1.
             ``"off"``: the grammar, with all styles equally likely; the number is right with probability 1/2 and otherwise
             any wrong sum.
+        where: which prompts of the split there are pairs for, at least one of twenty.
     """
     if policy not in ("on", "off"):
         raise ValueError(f"policy is 'on' or 'off', got {policy!r}")
     annotator = annotator or Annotator()
     rng = random.Random(seed)
-    asked = prompts(n, rng.getrandbits(32))
+    order = rng.getrandbits(32)
+    asked = [p for p in prompts(n, order) if where(p)]
+    if len(asked) < n:
+        asked = [p for p in prompts(20 * n, order) if where(p)][:n]
     drawn = _from_model(asked, rng) if policy == "on" else [_from_grammar(prompt, rng) for prompt in asked]
     rows = []
     for prompt, (first, second) in zip(asked, drawn):

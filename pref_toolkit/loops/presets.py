@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from pref_toolkit.errors import Complaint
 from pref_toolkit.loops import policy_gradient
 from pref_toolkit.loops.config import LoopConfig
+from pref_toolkit.loops.fast_slow import fast_slow
 from pref_toolkit.loops.iterative import anchored, duelled, iterative, reranked
 from pref_toolkit.loops.online import online
 from pref_toolkit.loops.rso import rso
@@ -29,6 +30,7 @@ class Loop:
         reference: the view that the loss compares with.
         paper: where it is from.
         asks: whether it asks a judge.
+        streams: how many streams of preferences it learns from, at least; 0: it draws answers to prompts.
         answered: whether each prompt comes with an answer of the data.
         settings: of :class:`pref_toolkit.loops.config.LoopConfig`, where its defaults are others.
         hyperparameters: of the loss, where its defaults are others.
@@ -41,6 +43,7 @@ class Loop:
     paper: str
     asks: bool = True
     answered: bool = False
+    streams: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = lambda settings, hyperparameters: None
@@ -90,6 +93,8 @@ LOOPS = {
         answered=True,
         settings={"answers": 1},
     ),
+    "ofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=1),
+    "cofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=2),
     "reinforce": gradient("Williams 1992", baseline="none"),
     "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),
     "rloo": gradient("Ahmadian et al. 2024, arXiv:2402.14740", baseline="others"),

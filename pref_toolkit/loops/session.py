@@ -31,6 +31,7 @@ class Session:
         asked: the prompts.
         judge: None for a loop that asks nobody.
         total: updates in the run.
+        streams: preferences in the order they came, of each domain; for loops that draw nothing.
     """
 
     run: Run
@@ -41,6 +42,7 @@ class Session:
     asked: Sequence[Asked]
     judge: Judge | None
     total: int
+    streams: Sequence[Sequence[Encoded]] = ()
 
     def prompts(self, step: int) -> list[Asked]:
         """The prompts of an update: the next ``batch_size`` of an endless row of shuffled passes."""
@@ -49,6 +51,16 @@ class Session:
     def some(self, examples: Sequence[Encoded], place: int) -> list[Encoded]:
         """The examples of a round's update, taken as :meth:`prompts` takes prompts."""
         return [examples[i] for i in indices(place, self.config, len(examples))]
+
+    def streamed(self, domain: int, place: int) -> list[Encoded]:
+        """The next ``batch_size`` examples of a stream, in order; after its end it begins again."""
+        stream, size = self.streams[domain], self.config.batch_size
+        return [stream[i % len(stream)] for i in range(place * size, (place + 1) * size)]
+
+    @property
+    def domain_length(self) -> int:
+        """Updates in a domain; the last one may be shorter."""
+        return ceil(self.total / len(self.streams))
 
     @property
     def round_length(self) -> int:

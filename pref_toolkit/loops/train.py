@@ -7,14 +7,17 @@ from typing import Any
 
 import torch
 
+from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint
-from pref_toolkit.loops import judges, prompts
+from pref_toolkit.loops import judges, prompts, streams
+from pref_toolkit.loops.asked import Asked
 from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.judges import Judge
 from pref_toolkit.loops.presets import find, settings_of
 from pref_toolkit.loops.session import Session
 from pref_toolkit.training import models
 from pref_toolkit.training.config import TrainConfig
+from pref_toolkit.training.dataset import Data
 from pref_toolkit.training.objective import Objective
 from pref_toolkit.training.policy import Policy
 from pref_toolkit.training.protocols import Adapted, CausalLM, Tokenizer
@@ -37,7 +40,8 @@ def train(
 
     Args:
         model, tokenizer: as for :func:`pref_toolkit.training.loop.train`.
-        asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves.
+        asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves. For a loop of streams preferences
+            in the order in which they came; of several domains, a list of such, or files with commas between.
         method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
@@ -55,7 +59,9 @@ def train(
         if settings.judge is None:
             raise Complaint(f"{method} asks a judge: name one with judge=module:function")
         judge = judges.load(settings.judge)
-    objective = Objective.of(loop.loss, {**loop.hyperparameters, **hyperparameters}, reference=loop.reference)
+    objective = Objective.of(
+        loop.loss, {**loop.hyperparameters, **hyperparameters}, reference=loop.reference, opponent="opponent"
+    )
     if (why := loop.fault(settings, objective.settings)) is not None:
         raise Complaint(why)
     torch.manual_seed(config.seed)
@@ -66,13 +72,22 @@ def train(
             model, tokenizer = models.load(model, precision=config.precision)
         assert tokenizer is not None, "a model that is not a name comes with its tokenizer"
         positions = getattr(model.config, "max_position_embeddings", None)
-        data = prompts.read(asked, tokenizer, config, positions, needs_answers=loop.answered)
+        given: list[Asked] = []
+        domains: list[list[Encoded]] = []
+        data: Data
+        if loop.streams:
+            data = preferences = streams.read(asked, loop.streams, tokenizer, objective, config, positions)
+            domains = preferences.domains
+        else:
+            data = questions = prompts.read(asked, tokenizer, config, positions, needs_answers=loop.answered)
+            given = questions.asked
         policy = Policy.to_train(model, tokenizer, config, data.longest, None, run.accelerator)
         trainer = Trainer(policy, objective, config)
         drawn = {f"loop {name}": value for name, value in asdict(settings).items() if name != "judge_limit"}
-        total = config.total(len(data.asked))
+        total = config.total(len(given) or len(data.training))
         drawn["loop updates"] = total  # on which the length of a round depends
         run.begin(policy, objective, data, Watch(trainer, data), method=method, **drawn)
         trainer.prepare([])
-        loop.run(Session(run, policy, trainer, config, settings, data.asked, judge if loop.asks else None, total))
+        asking = judge if loop.asks else None
+        loop.run(Session(run, policy, trainer, config, settings, given, asking, total, domains))
         return run.finish()

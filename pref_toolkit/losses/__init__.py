@@ -23,6 +23,7 @@ name                  shape          what it is
 ``policy_tokens``     (B, K, T)      log-probabilities of each token under the policy; anything behind the last
 ``reference_tokens``  (B, K, T)      the same of the reference
 ``drawn_tokens``      (B, K, T)      optional: the same of the policy that drew them; no gradient
+``opponent``          Logps (B, 2)   the same responses under another module in training; no gradient
 ===================== ============== ==================================================================================
 
 The examples in the docstrings begin with ``import torch``, ``from pref_toolkit.logps import Logps`` and
@@ -37,9 +38,10 @@ from pref_toolkit.losses.method import LOOP_LOSSES, METHODS, Method, find_method
 from pref_toolkit.losses.mixture import Mixture, find
 
 # A module enters its losses in METHODS when it is imported, so this is the order of the table.
-from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions, policy_gradients  # isort: skip  # noqa: F401
+from pref_toolkit.losses import rewards, pairs, lists, labels, token_distributions, policy_gradients, chase  # isort: skip  # noqa: F401
 
 if TYPE_CHECKING:  # checkers and editors, which do not run the next statement, know the losses by their definitions
+    from pref_toolkit.losses.chase import *  # noqa: F403
     from pref_toolkit.losses.labels import *  # noqa: F403
     from pref_toolkit.losses.lists import *  # noqa: F403
     from pref_toolkit.losses.pairs import *  # noqa: F403

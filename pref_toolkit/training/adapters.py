@@ -220,17 +220,51 @@ def _without_adapter(name: str) -> str:
 def copy(model: Adapted, source: str, to: str) -> None:
     """Give the adapter ``to`` the weights of ``source``; it is made, frozen, if there is none of that name.
 
-    torch's random state is left as it was.
+    torch's random state, the active adapter and which weights require a gradient are left as they were.
     """
     if to not in model.peft_config:
-        with torch.random.fork_rng(), _quiet_peft():
+        with _adding(model, to):
             model.add_adapter(to, model.peft_config[source])
-        for value in weights_of(model, to).values():
-            value.requires_grad = False
     given = {_without_adapter(name): value for name, value in weights_of(model, source).items()}
     with torch.no_grad():
         for name, value in weights_of(model, to).items():
             value.copy_(given[_without_adapter(name)])
+
+
+def combine(model: Adapted, weights: Mapping[str, float], to: str) -> str:
+    """Make the adapter ``to``, frozen, the weighted sum of the products ``B A`` of adapters, and return its name.
+
+    Factors side by side have the sum of the products as their product: the rank is the sum of the ranks. torch's random state
+    and the active adapter are left as they were.
+
+    Raises:
+        ModelError: naming a setting by which an adapter is more than the product of two factors.
+    """
+    for name in weights:
+        config = model.peft_config[name]
+        for setting in ("use_dora", "use_rslora", "modules_to_save"):
+            if getattr(config, setting):
+                raise ModelError(
+                    f"adapter {name!r} has {setting}, and only updates that are products of factors add up"
+                )
+    if to in model.peft_config:
+        model.delete_adapter(to)
+    with _adding(model, to):
+        model.base_model.add_weighted_adapter([*weights], [*weights.values()], to, combination_type="cat")
+    return to
+
+
+@contextmanager
+def _adding(model: Adapted, name: str) -> Iterator[None]:
+    """Inside, an adapter is added, which is then frozen. What is active and what requires a gradient is put back."""
+    kept, active = [(value, value.requires_grad) for value in model.parameters()], model.active_adapter
+    with torch.random.fork_rng(), _quiet_peft():
+        yield
+        model.set_adapter(active)
+    for value, wanted in kept:
+        value.requires_grad = wanted
+    for value in weights_of(model, name).values():
+        value.requires_grad = False
 
 
 def scale(model: Adapted, adapter: str) -> str:

@@ -37,6 +37,7 @@ class Scored:
         tokens: ``(B, K)`` lengths of the responses.
         policy, reference: readings of both.
         batch_stats: by name, the inputs that are computed from the whole update or data set.
+        opponent: readings of another view in training, if the method reads one.
     """
 
     examples: Sequence[Encoded]
@@ -44,6 +45,7 @@ class Scored:
     policy: Readings
     reference: Readings
     batch_stats: dict[str, Tensor]
+    opponent: Readings = field(default_factory=dict)
 
     @property
     def k(self) -> int:
@@ -62,6 +64,7 @@ class Scored:
             policy=moved(self.policy),
             reference=moved(self.reference),
             batch_stats=moved(self.batch_stats),
+            opponent=moved(self.opponent),
         )
 
     def logps(self, readings: Readings) -> Logps:
@@ -103,6 +106,7 @@ def joined(parts: Sequence[Scored]) -> Scored:
         tokens=torch.cat([part.tokens for part in parts]),
         policy=together([part.policy for part in parts]),
         reference=together([part.reference for part in parts]),
+        opponent=together([part.opponent for part in parts]),
     )
 
 
@@ -122,6 +126,7 @@ class Input:
     policy: str | None = None
     reference: str | None = None
     field: str | None = None
+    opponent: str | None = None
 
 
 INPUTS = {
@@ -142,6 +147,7 @@ INPUTS = {
     "policy_tokens": Input(lambda s: s.policy["token_logps"], policy="token_logps"),
     "reference_tokens": Input(lambda s: s.reference["token_logps"], reference="token_logps"),
     "drawn_tokens": Input(lambda s: s.drawn()),
+    "opponent": Input(lambda s: s.logps(s.opponent), opponent="sums"),
 }
 
 
@@ -152,7 +158,8 @@ class Objective:
     Args:
         method: the method.
         settings: its hyperparameters, complete.
-        views: by ``policy`` and ``reference``, the view of the policy, see :class:`pref_toolkit.training.policy.Policy`.
+        views: by ``policy``, ``reference`` and, where the method reads one, ``opponent``: the view of the policy, see
+            :class:`pref_toolkit.training.policy.Policy`.
     """
 
     method: Method
@@ -194,6 +201,11 @@ class Objective:
     def of_reference(self) -> list[str]:
         """The readings that the reference's forward must give; none if there is no reference."""
         return sorted({reading for name in self.method.needs if (reading := INPUTS[name].reference)})
+
+    @property
+    def of_opponent(self) -> list[str]:
+        """The readings that the opponent's forward must give; none if there is no opponent."""
+        return sorted({reading for name in self.method.needs if (reading := INPUTS[name].opponent)})
 
     def accept(self, examples: list[Encoded], report: Report, on_bad_row: str) -> list[Encoded]:
         """The rows that the method can learn from. If it reads targets and any row has one, each row gets one: its own, or
@@ -268,7 +280,7 @@ def with_target_last(example: Encoded) -> Encoded:
 def _zeros(examples: list[Encoded]) -> Scored:
     """The examples as if every number that a model gives were 0."""
     tokens = torch.tensor([[len(r) for r in e.responses] for e in examples])
-    names = {reading for i in INPUTS.values() for reading in (i.policy, i.reference) if reading}
+    names = {reading for i in INPUTS.values() for reading in (i.policy, i.reference, i.opponent) if reading}
     zeros = {reading: torch.zeros(tokens.shape) for reading in names}
     stats = {"kl": torch.zeros(1), "shift": torch.zeros(()), "dispersion": torch.ones(len(examples))}
-    return Scored([replace(e, target=None) for e in examples], tokens, zeros, zeros, stats)
+    return Scored([replace(e, target=None) for e in examples], tokens, zeros, zeros, stats, zeros)

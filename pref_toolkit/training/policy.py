@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -137,13 +137,22 @@ class Policy:
         return self.views[view]
 
     def copy(self, source: str, to: str) -> None:
-        """Make the view ``to`` what ``source`` is now, frozen; ``to`` is overwritten if there is one."""
+        """Make the view ``to`` what ``source`` is now: a frozen adapter, or the one that there is, overwritten."""
         adapter = self.adapter(source)
         if adapter is None:
             self.views[to] = None
             return
-        adapters.copy(self._adapted, adapter, to)
-        self.views[to] = to
+        self.views[to] = self.views.get(to) or to
+        adapters.copy(self._adapted, adapter, cast(str, self.views[to]))
+
+    def combine(self, weights: Mapping[str, float], to: str) -> None:
+        """Make the view ``to`` the weighted sum of the weight updates of other views, exactly; its rank is the sum of theirs.
+
+        Raises:
+            ModelError: if an adapter is more than the product of two factors.
+        """
+        named = {self.adapter(view): weight for view, weight in weights.items()}
+        self.views[to] = adapters.combine(self._adapted, named, f"{to}-sum")  # type: ignore[arg-type]
 
     def add(self, name: str, directory: Path) -> None:
         """One more view: a saved adapter of the same base, and its reward head if there is one beside it.

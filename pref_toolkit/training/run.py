@@ -341,6 +341,10 @@ class Run:
                     "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8"
                 )
 
+    def note(self, **facts: Any) -> None:
+        """Add to ``run.json`` what else the run found."""
+        self._write(**facts)
+
     def _told(self) -> int:
         """The number of the signal that any process received, or 0."""
         return max(processes.all_gather(self.accelerator, [max(self._received, default=0)]))

@@ -238,7 +238,15 @@ class Trainer:
         batch = scorer.collate(part).to(self.policy.device)
         under_reference = self.reference.kept(part) if self.stored else self._under_reference(batch)
         under_policy = scorer(batch, self.objective.of_policy, under_reference.pop("hidden", None))
-        return Scored(part, batch.tokens, under_policy, under_reference, {})
+        return Scored(part, batch.tokens, under_policy, under_reference, {}, self._under_opponent(batch))
+
+    def _under_opponent(self, batch: Batch) -> dict[str, Tensor]:
+        if not self.objective.of_opponent:
+            return {}
+        readings: dict[str, Tensor]
+        with self.policy.view(self.objective.views["opponent"]):
+            readings = self.policy.scorer()(batch, self.objective.of_opponent)
+        return readings
 
     def _under_reference(self, batch: Batch) -> dict[str, Tensor]:
         if not self.objective.of_reference:
@@ -273,6 +281,16 @@ class Trainer:
     def _say(self, level: int, sentence: str) -> None:
         if self.policy.devices.is_main_process:
             logger.log(level, sentence)
+
+    def exchange(self, other: Trainer) -> None:
+        """Change places with the trainer of an adapter of the same shape: weights and moments, not objectives."""
+        with torch.no_grad():
+            for own, others in zip(self.weights.values(), other.weights.values()):
+                kept = own.clone()
+                own.copy_(others)
+                others.copy_(kept)
+                mine, theirs = self.optimizer.state[own], other.optimizer.state[others]
+                self.optimizer.state[own], other.optimizer.state[others] = theirs, mine
 
     # Around updates
 

@@ -76,8 +76,8 @@ class MismatchedLogRatios(_Stateless):
         for n, part in enumerate([*mine, *idle]):
             batch = scorer.collate(part).to(self.policy.device)
             sums = {}
-            for name, view in self.objective.views.items():
-                with self.policy.view(view):
+            for name in ("policy", "reference"):
+                with self.policy.view(self.objective.views[name]):
                     sums[name] = scorer(batch)["sums"]
             ratios += (sums["policy"] - sums["reference"]).flatten().tolist() if n < len(mine) else []
         return ratios
