@@ -93,6 +93,11 @@ class Draws:
         drawn = zip(self.asked, self.answers)
         return [Encoded(asked.ids, [asked.answer, ids[0]], asked.where) for asked, ids in drawn if asked.answer]
 
+    def over(self, worse: Draws) -> list[Encoded]:
+        """The drawn answer against that of another draw to the same prompts, which is called the worse."""
+        both = zip(self.asked, self.answers, worse.answers)
+        return [Encoded(asked.ids, [ids[0], others[0]], asked.where) for asked, ids, others in both]
+
     def measured(self) -> dict[str, float | int | None]:
         """What a line of metrics says of them: the mean score, the mean length in tokens, and their number."""
         lengths = [len(answer) for ids in self.answers for answer in ids]

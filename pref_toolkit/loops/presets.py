@@ -13,7 +13,7 @@ from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.iterative import anchored, duelled, iterative, reranked
 from pref_toolkit.loops.online import online
 from pref_toolkit.loops.rso import rso
-from pref_toolkit.loops.spin import spin
+from pref_toolkit.loops.spin import generations, spin
 
 if TYPE_CHECKING:
     from pref_toolkit.loops.session import Session
@@ -80,6 +80,9 @@ LOOPS = {
         asks=False,
         answered=True,
         settings={"answers": 1},
+    ),
+    "generations": Loop(
+        generations, "spin", "previous", "a proposal without a paper", asks=False, settings={"answers": 1}
     ),
     "reinforce": gradient("Williams 1992", baseline="none"),
     "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),

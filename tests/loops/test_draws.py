@@ -53,6 +53,11 @@ def test_the_datas_own_answer_against_the_drawn_one():
     assert pair.responses == [[2, 0], [1, 0]]
 
 
+def test_a_draw_against_another():
+    worse = Draws(ASKED, [[[8, 0]], [[9, 0]]], [["8"], ["9"]])
+    assert [e.responses for e in DRAWS.over(worse)] == [[[1, 0], [8, 0]], [[4, 0], [9, 0]]]
+
+
 def test_rows_are_read_again_as_they_were():
     rows = [json.loads(json.dumps(row)) for row in DRAWS.rows()]
     assert Draws.of_rows(ASKED, rows) == DRAWS
