@@ -18,6 +18,7 @@ a = sp.Symbol("a", positive=True)
 level = sp.Symbol("c", real=True)
 before, partition, tilted, certain = (sp.Function(n, positive=True) for n in (r"\pi_t", "Z", "q", "H"))
 wins, mean, excess = (sp.Function(n, real=True) for n in ("P", "m", "E"))
+balanced = sp.Function("u", positive=True)
 HALF = sp.Rational(1, 2)
 
 loss = L(l_w, l_l)
@@ -77,10 +78,35 @@ spin = Derivation(
             (sp.log(p_1 / q_1) - sp.log(p_2 / q_2)) / lam,
             "So much one response gains on the other: nothing only if $p / \\pi_t$ is the same for both.",
         ),
+        equal(
+            (next_1 - next_2) - (sp.log(p_1) - sp.log(p_2)),
+            (1 - 1 / lam) * ((sp.log(q_1) - sp.log(q_2)) - (sp.log(p_1) - sp.log(p_2))),
+            "And so far it is then from the data: every log-ratio to the data is multiplied by $1 - 1 / \\lambda$,",
+        ),
+        equal(
+            1 - (1 - 1 / lam) ** 2,
+            (2 * lam - 1) / lam**2,
+            "whose size is below 1 exactly if $\\lambda > 1/2$. Otherwise iterations do not come nearer.",
+        ),
         argue(
             r"\pi_{t+1} = \pi_t \iff \pi_t = p",
             "If $p / \\pi_t$ is the same for all responses it is 1, since both sum to 1: the policy stays where it is only "
             "if it is the data's.",
+        ),
+        equal(
+            sp.Subs(sp.Derivative(mixed(t), t), t, 0),
+            lam / 2 * (p_2 * q_1 - p_1 * q_2),
+            "Now the first step of a round. The margin is 0, and the slope of the expected loss is this.",
+        ),
+        equal(
+            lam / 2 * ((1 - p_1) * q_1 - p_1 * (1 - q_1)),
+            lam / 2 * (q_1 - p_1),
+            "Where there are no other responses, it is the difference of the probabilities times $\\lambda / 2$,",
+        ),
+        equal(
+            sp.Derivative(-p_1 * sp.log(sigma(t)) - (1 - p_1) * sp.log(sigma(-t)), t),
+            sigma(t) - p_1,
+            "and supervised learning has that difference as its slope: here $\\sigma(t)$ is the policy's probability.",
         ),
     ),
     assumptions=("For the update: a tabular policy and the population of responses.",),
@@ -175,6 +201,18 @@ sppo = Derivation(
             r"\sum_y \pi_t(y)\, e^{(P(y) - 1/2) / \beta} > 1",
             "By Jensen's bound the sum is above 1 unless all responses win equally often, so no policy meets all targets. "
             "Nor can a single log-ratio exceed $-\\log \\pi_t(y)$: with a small $\\beta$ even one target is out of reach.",
+        ),
+        assume(over(y, balanced(y)), sp.Integer(1), "Last, what repeated steps do. Let $u$ be a distribution"),
+        assume(
+            over(y, balanced(y) * wins(y)),
+            HALF,
+            "against which each policy wins half the time: the Nash equilibrium of a game in which every response has its use.",
+        ),
+        equal(
+            over(y, balanced(y) * (sp.log(before(y)) - sp.log(tilted(y, 1 / beta)))),
+            sp.log(partition(1 / beta)) - level,
+            "An exact step changes $\\mathrm{KL}(u \\,\\|\\, \\pi)$ by the very amount that Jensen's bound leaves out. It is "
+            "not negative: the policy moves away from the equilibrium.",
         ),
         define(loss, ((rho_w - h_w) ** 2 + (rho_l - h_l) ** 2) / 2, "Squares fit each log-ratio to its target."),
         equal(
