@@ -83,7 +83,9 @@ def test_spin_moves_every_policy_that_is_not_the_data(lam):
         assert step > 0.01 * bandits.kl(data, policy) > 1e-6
 
 
-@pytest.mark.parametrize("lam, arrives", [(0.3, False), (0.4, False), (0.5, False), (0.51, True), (0.6, True), (5.0, True)])
+@pytest.mark.parametrize(
+    "lam, arrives", [(0.3, False), (0.4, False), (0.5, False), (0.51, True), (0.6, True), (5.0, True)]
+)
 def test_spin_reaches_the_data_for_a_lam_above_one_half_only(lam, arrives):
     """A round multiplies the log-ratio to the data by 1 - 1 / lam."""
     data, policy = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64), REFERENCE
