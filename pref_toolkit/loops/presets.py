@@ -82,7 +82,13 @@ LOOPS = {
         settings={"answers": 1},
     ),
     "generations": Loop(
-        generations, "spin", "previous", "a proposal without a paper", asks=False, settings={"answers": 1}
+        generations,
+        "spin",
+        "previous",
+        "a proposal without a paper",
+        asks=False,
+        answered=True,
+        settings={"answers": 1},
     ),
     "reinforce": gradient("Williams 1992", baseline="none"),
     "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),
