@@ -1,9 +1,9 @@
-"""Two modules on one base that learn from a stream of preferences and chase each other; and modules of several domains, added up.
+"""Two modules on one base that learn from a stream of preferences and chase each other; and a sum of several domains' modules.
 
-OFS-DPO: both modules take DPO's loss, the one in the fast role plus the race, the other minus it. Their learning rates differ and
-stay with them. Every ``exchange_every`` updates the module whose DPO loss was the lower takes the fast role. The view ``policy``
-is always the module in that role. COFS-DPO: each domain has two modules of its own; in the end ``policy`` is a weighted sum of
-the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
+OFS-DPO: both modules take DPO's loss, the one in the fast role plus the race, the other minus it. Their learning rates differ
+and stay with them. Every ``exchange_every`` updates the module whose DPO loss was the lower takes the fast role. The view
+``policy`` is always the module in that role. COFS-DPO: each domain has two modules of its own; in the end ``policy`` is a
+weighted sum of the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
 """
 
 from __future__ import annotations

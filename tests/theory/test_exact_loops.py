@@ -83,6 +83,47 @@ def test_spin_moves_every_policy_that_is_not_the_data(lam):
         assert step > 0.01 * bandits.kl(data, policy) > 1e-6
 
 
+@pytest.mark.parametrize(
+    "lam, arrives", [(0.3, False), (0.4, False), (0.5, False), (0.51, True), (0.6, True), (5.0, True)]
+)
+def test_spin_reaches_the_data_for_a_lam_above_one_half_only(lam, arrives):
+    """A round multiplies the log-ratio to the data by 1 - 1 / lam."""
+    data, policy = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64), REFERENCE
+
+    def away(pi):
+        ratio = (pi / data).log()
+        return ratio - ratio.mean()
+
+    for _ in range(300 if arrives else 4):  # exact rounds below 1/2 soon leave the range of float64
+        before, policy = policy, spin_update(policy, data, lam)
+        near(away(policy), (1 - 1 / lam) * away(before), 1e-9)
+    if arrives:
+        near(policy, data, 1e-5)  # 0.51 is left with 0.961^300 = 6e-6 of the log-ratio
+    else:
+        assert away(policy).norm() > away(REFERENCE).norm() - 1e-9
+
+
+@pytest.mark.parametrize("lam", [0.1, 1.0, 5.0])
+def test_round_0_of_logistic_spin_is_dpo_in_loss_and_gradient(lam):
+    generator = torch.Generator().manual_seed(0)
+    policy, reference = 10 * torch.randn(2, 100, 2, dtype=torch.float64, generator=generator)
+    policy.requires_grad_()
+    records = Logps(policy, torch.ones(100, 2)), Logps(reference, torch.ones(100, 2))
+    spin, dpo = losses.spin(*records, lam=lam), losses.dpo(*records, beta=lam)
+    assert torch.equal(spin, dpo)
+    one, other = (torch.autograd.grad(loss.sum(), policy)[0] for loss in (spin, dpo))
+    assert torch.equal(one, other) and bool((one != 0).any())
+
+
+def test_each_generation_over_the_last_repeats_the_last_change():
+    """Chosen from pi_t, rejected from pi_(t-1), reference pi_t: the log-ratio of the next step is 1 / lam of the last one."""
+    lam, last, now = 2.0, REFERENCE, torch.softmax(REFERENCE.log() + torch.tensor([0.5, 0.0, -0.5, 0.2]), dim=-1)
+    pairs = torch.cartesian_prod(torch.arange(4), torch.arange(4))
+    weights = (now[:, None] * last[None, :]).flatten()
+    path = minimise(losses.spin, Comparisons(pairs, weights), now, steps=1500, learning_rate=2.0, lam=lam)
+    near(path[-1], torch.softmax(now.log() + (now / last).log() / lam, dim=-1), 1e-6)
+
+
 def test_spins_update_is_the_minimiser_of_its_loss():
     """Iteration 0 with the logistic link is DPO on pairs of a data response and a response of the policy."""
     lam, data = 2.0, torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=torch.float64)

@@ -80,7 +80,7 @@ spin = Derivation(
         ),
         equal(
             (next_1 - next_2) - (sp.log(p_1) - sp.log(p_2)),
-            (1 - 1 / lam) * ((sp.log(q_1) - sp.log(q_2)) - (sp.log(p_1) - sp.log(p_2))),
+            (1 - 1 / lam) * (sp.log(q_1 / p_1) - sp.log(q_2 / p_2)),
             "And so far it is then from the data: every log-ratio to the data is multiplied by $1 - 1 / \\lambda$,",
         ),
         equal(
@@ -202,7 +202,7 @@ sppo = Derivation(
             "By Jensen's bound the sum is above 1 unless all responses win equally often, so no policy meets all targets. "
             "Nor can a single log-ratio exceed $-\\log \\pi_t(y)$: with a small $\\beta$ even one target is out of reach.",
         ),
-        assume(over(y, balanced(y)), sp.Integer(1), "Last, what repeated steps do. Let $u$ be a distribution"),
+        assume(over(y, balanced(y)), sp.Integer(1), "Now what repeated exact steps do. Let $u$ be a distribution"),
         assume(
             over(y, balanced(y) * wins(y)),
             HALF,
