@@ -23,8 +23,8 @@ from tqdm import tqdm
 from pref_toolkit.data import encode_prompt
 from pref_toolkit.lab import shipped
 from pref_toolkit.lab.annotators import Annotator
-from pref_toolkit.lab.language import politeness, prompts
 from pref_toolkit.lab.language import gold as right
+from pref_toolkit.lab.language import politeness, prompts
 from pref_toolkit.lab.sampling import pairs
 from pref_toolkit.lab.sweep import provenance
 from pref_toolkit.loops.presets import settings_of
