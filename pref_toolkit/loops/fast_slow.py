@@ -9,6 +9,7 @@ sum of the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
 from __future__ import annotations
 
 from itertools import combinations_with_replacement
+from math import ceil
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:  # so that the names of the loops are known without what they run on
@@ -74,7 +75,7 @@ class Chase:
 def fast_slow(session: Session) -> None:
     """One stream, or one after the other; with several, each domain's modules begin where the first one's did."""
     run, policy, domains = session.run, session.policy, session.streams
-    chase, length = Chase(session), session.domain_length
+    chase, length = Chase(session), ceil(session.total / len(domains))
     kept = [f"domain-{number + 1}" for number in range(len(domains))] if len(domains) > 1 else []
     for name in ["fresh", *kept] if kept else []:
         policy.copy("policy", name)  # a checkpoint holds it, so it must be there to be restored

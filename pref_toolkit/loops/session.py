@@ -65,11 +65,6 @@ class Session:
         return [stream[i % len(stream)] for i in range(place * size, (place + 1) * size)]
 
     @property
-    def domain_length(self) -> int:
-        """Updates in a domain; the last one may be shorter."""
-        return ceil(self.total / len(self.streams))
-
-    @property
     def round_length(self) -> int:
         """Updates in a round; the last one may be shorter."""
         return ceil(self.total / self.settings.rounds)
