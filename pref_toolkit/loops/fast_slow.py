@@ -2,8 +2,8 @@
 
 OFS-DPO: both modules take DPO's loss, the one in the fast role plus the race, the other minus it. Their learning rates differ
 and stay with them. Every ``exchange_every`` updates the module whose DPO loss was the lower takes the fast role. The view
-``policy`` is always the module in that role. COFS-DPO: each domain has two modules of its own, and ``policy`` becomes a weighted
-sum of the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
+``policy`` is always the module in that role. COFS-DPO: each domain has two modules of its own, and ``policy`` becomes a
+weighted sum of the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
 """
 
 from __future__ import annotations
