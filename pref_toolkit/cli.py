@@ -122,7 +122,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         "--data",
         type=str | None,
         default=None,
-        help="a file, directory or hub id, for a loop of prompts, for cofs_dpo several with commas between; the lab has some",
+        help="a file, directory or hub id, for a loop of prompts, for cofs_dpo a,b; the lab makes its own",
     )
     parser.add_argument(
         "--resume", action="store_true", help="continue the run in --output from its newest whole checkpoint"

@@ -26,7 +26,7 @@ class LoopConfig:
         acceptance: of ``rso``: the optimum's ``beta`` in the sampler, in the judge's units; near 0, best-of-n.
         greedy: of policy gradients: whether the score of a greedy answer, drawn and judged besides, is the baseline.
         updates: of policy gradients: updates on each draw.
-        slow_rate: of ``ofs_dpo`` and ``cofs_dpo``: the learning rate of the slow module, as a share of the other's.
+        slow_rate: of ``ofs_dpo`` and ``cofs_dpo``: learning rate of the module that learns slowly, as a share of the other's.
         exchange_every: of both: updates after which the module with the lower loss takes the fast role.
         memory: of ``cofs_dpo``: pairs of each domain that are kept to choose the weights of the domains.
         judge: a reward model's directory, or ``module:function``, see :data:`pref_toolkit.loops.judges.Judge`; the lab has its

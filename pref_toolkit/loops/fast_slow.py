@@ -1,26 +1,23 @@
-"""Two modules on one base that learn from a stream of preferences and chase each other; and a sum of several domains' modules.
+"""Two modules on one base that learn from a stream of preferences and chase each other; and modules of several domains.
 
 OFS-DPO: both modules take DPO's loss, the one in the fast role plus the race, the other minus it. Their learning rates differ
 and stay with them. Every ``exchange_every`` updates the module whose DPO loss was the lower takes the fast role. The view
-``policy`` is always the module in that role. COFS-DPO: each domain has two modules of its own; in the end ``policy`` is a
+``policy`` is always the module in that role. COFS-DPO: each domain has two modules of its own, and ``policy`` becomes a
 weighted sum of the domains' weight updates. Source: Qi et al. 2024, arXiv:2406.05534.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import combinations_with_replacement
+from math import ceil
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
+if TYPE_CHECKING:  # so that the names of the loops are known without what they run on
+    from torch import Tensor
 
-from pref_toolkit.losses import LOOP_LOSSES, dpo
-from pref_toolkit.training.trainer import Row, Trainer
-
-if TYPE_CHECKING:
     from pref_toolkit.data.tokens import Encoded
     from pref_toolkit.loops.session import Session
+    from pref_toolkit.training.trainer import Row
 
 PARTS = 4
 """The weights of the domains are tried in steps of one fourth."""
@@ -35,15 +32,14 @@ class Chase:
 
     def __init__(self, session: Session) -> None:
         self.session, self.fast = session, session.trainer
-        objective = self.fast.objective
-        views = {**objective.views, "policy": "opponent", "opponent": "policy"}
         session.policy.copy("policy", "opponent")
-        slow = replace(objective, method=LOOP_LOSSES["chase_slow"], views=views)
-        self.slow = Trainer(session.policy, slow, session.config)
+        self.slow = session.another("chase_slow", policy="opponent", opponent="policy")
         self.begin()
 
     def begin(self) -> None:
         """Fresh optimisers; the module in the fast role is the one that learns fast."""
+        import torch
+
         self.fast.forget()
         self.slow.forget()
         self.rates = torch.tensor([1.0, self.session.settings.slow_rate], dtype=torch.float64)
@@ -51,6 +47,10 @@ class Chase:
 
     def update(self, examples: list[Encoded], place: int) -> Row:
         """Gradients of both, then a step of both; where one is due, an exchange."""
+        import torch
+
+        from pref_toolkit.losses import dpo
+
         updates = [self.fast.gradients(examples), self.slow.gradients(examples)]
         rate, rates = self.session.config.rate(place), self.rates.tolist()
         row, slow = (t.step(u, rate * r) for t, u, r in zip((self.fast, self.slow), updates, rates))
@@ -75,7 +75,7 @@ class Chase:
 def fast_slow(session: Session) -> None:
     """One stream, or one after the other; with several, each domain's modules begin where the first one's did."""
     run, policy, domains = session.run, session.policy, session.streams
-    chase, length = Chase(session), session.domain_length
+    chase, length = Chase(session), ceil(session.total / len(domains))
     kept = [f"domain-{number + 1}" for number in range(len(domains))] if len(domains) > 1 else []
     for name in ["fresh", *kept] if kept else []:
         policy.copy("policy", name)  # a checkpoint holds it, so it must be there to be restored
@@ -98,6 +98,8 @@ def fast_slow(session: Session) -> None:
 
 def chosen(session: Session, kept: list[str]) -> list[float]:
     """The weights of the domains, in fourths that add up to 1, at which DPO's loss on a few kept pairs of each is lowest."""
+    from pref_toolkit.losses import dpo
+
     policy, objective = session.policy, session.trainer.objective
     memory = [example for stream in session.streams for example in stream[: session.settings.memory]]
     reference = policy.logps(memory, view=objective.views["reference"])

@@ -11,6 +11,7 @@ from pref_toolkit.loops.asked import Asked
 from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.draws import Draws
 from pref_toolkit.loops.judges import Judge, judged
+from pref_toolkit.losses import LOOP_LOSSES
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.dataset import indices
 from pref_toolkit.training.policy import Policy, View
@@ -52,15 +53,16 @@ class Session:
         """The examples of a round's update, taken as :meth:`prompts` takes prompts."""
         return [examples[i] for i in indices(place, self.config, len(examples))]
 
+    def another(self, loss: str, **views: View) -> Trainer:
+        """A second trainer, of another loss of loops on other views, with the settings of the first."""
+        objective = self.trainer.objective
+        changed = replace(objective, method=LOOP_LOSSES[loss], views={**objective.views, **views})
+        return Trainer(self.policy, changed, self.config)
+
     def streamed(self, domain: int, place: int) -> list[Encoded]:
         """The next ``batch_size`` examples of a stream, in order; after its end it begins again."""
         stream, size = self.streams[domain], self.config.batch_size
         return [stream[i % len(stream)] for i in range(place * size, (place + 1) * size)]
-
-    @property
-    def domain_length(self) -> int:
-        """Updates in a domain; the last one may be shorter."""
-        return ceil(self.total / len(self.streams))
 
     @property
     def round_length(self) -> int:

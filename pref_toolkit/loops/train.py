@@ -40,7 +40,7 @@ def train(
 
     Args:
         model, tokenizer: as for :func:`pref_toolkit.training.loop.train`.
-        asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves. For a loop of streams,
+        asked: prompts: a path, rows with a ``prompt``, preferences, or the prompts themselves. For a loop of streams
             preferences in the order in which they came; of several domains, a list of such, or files with commas between.
         method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.

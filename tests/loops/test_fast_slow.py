@@ -13,7 +13,6 @@ import torch
 from pref_toolkit import losses
 from pref_toolkit.errors import Complaint, Terminated
 from pref_toolkit.logps import Logps
-from pref_toolkit.loops import fast_slow
 from pref_toolkit.loops.presets import settings_of
 from pref_toolkit.loops.train import train
 from pref_toolkit.theory.derivations import fast_slow as derived
@@ -21,6 +20,7 @@ from pref_toolkit.theory.derivations.symbols import alpha, beta, r_l, r_w
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.models import tiny
 from pref_toolkit.training.run import Run
+from pref_toolkit.training.trainer import Trainer
 
 CONFIG = {
     "max_steps": 6,
@@ -111,7 +111,7 @@ def test_with_one_rate_the_modules_stay_one():
 def test_the_better_module_takes_the_fast_role(monkeypatch):
     """Its weights, moments and learning rate go with it; the views keep their names."""
     seen = []
-    real = fast_slow.Trainer.exchange
+    real = Trainer.exchange
 
     def noted(self, other):
         before = [[w.clone() for w in t.weights.values()] for t in (self, other)]
@@ -122,7 +122,7 @@ def test_the_better_module_takes_the_fast_role(monkeypatch):
         there = [other.optimizer.state[w]["exp_avg"] for w in other.weights.values()]
         seen.append(all(torch.equal(a, b) for a, b in zip(moments, there)))
 
-    monkeypatch.setattr(fast_slow.Trainer, "exchange", noted)
+    monkeypatch.setattr(Trainer, "exchange", noted)
     contrary = [*ONE[:4], *({**r, "chosen": r["rejected"], "rejected": r["chosen"]} for r in ONE[:4])]
     history = run(rows=contrary, settings={"slow_rate": 0.1}, max_steps=16)
     exchanged = [n for n, row in enumerate(history.steps) if row["exchanged"]]
