@@ -1,9 +1,9 @@
 """SIGKILL at random moments of a loop's run: ``python tests/benchmarks/kills.py [--kills 10] [--seed 0]``.
 
 For each loop a run that nobody kills, then as many runs as there are kills: each is killed once, at a moment drawn evenly over
-its draws and updates and within one of them, and continued. It must end with the same adapter, bit for bit. The judge syncs a line
-for each call to a file before it answers, so a call that a kill cut off counts as made. A call is asked again only if the kill
-came after the judge was asked and before its scores were a file: the script counts these, and fails for any other.
+its draws and updates and within one of them, and continued. It must end with the same adapter, bit for bit. The judge syncs a
+line for each call to a file before it answers, so a call that a kill cut off counts as made. A call is asked again only if the
+kill came after the judge was asked and before its scores were a file: the script counts these, and fails for any other.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-JUDGE = '''
+JUDGE = """
 import json, os
 
 def counting(prompts, answers):
@@ -29,7 +29,7 @@ def counting(prompts, answers):
     os.fsync(file)
     os.close(file)
     return [[len(set(a)) + len(a) / 10 for a in own] for own in answers]
-'''
+"""
 LOOPS = {
     "self_play": ["--rounds=3"],
     "online_dpo": ["--judge=counting_judge:counting", "--answers=3"],
