@@ -70,6 +70,9 @@ class Session:
     def drawn(self, name: str, asked: Sequence[Asked], number: int, *, view: View = "policy") -> Draws:
         """Answers to these prompts, judged if there is a judge. After a kill they are read, not drawn and judged again.
 
+        Only a kill after the judge was asked and before its scores are on the disk has this one call made again, about the same
+        answers: nothing but the judge can know then that it was asked.
+
         Args:
             name: of the file that keeps them, under the run's ``made/``.
             asked: the prompts.

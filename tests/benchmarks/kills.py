@@ -1,4 +1,4 @@
-"""SIGKILL at random moments of a loop's run: ``python tests/benchmarks/kills.py [--kills 10] [--seed 0]``.
+"""SIGKILL at random moments of a loop's run: ``python tests/benchmarks/kills.py [LOOP ...] [--kills 10] [--seed 0]``.
 
 For each loop a run that nobody kills, then as many runs as there are kills: each is killed once, at a moment drawn evenly over
 its draws and updates and within one of them, and continued. It must end with the same adapter, bit for bit. The judge syncs a
@@ -125,6 +125,7 @@ def killed_at_random(here: Path, loop: str, kills: int, moments: random.Random) 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Kill loops at random moments and continue them.")
+    parser.add_argument("loops", nargs="*", help="all of them if none is named")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
@@ -134,7 +135,7 @@ def main() -> None:
         (here / "counting_judge.py").write_text(JUDGE)
         rows = [{"prompt": f"{n} + 1 =", "chosen": f"{n + 1}", "rejected": f"{n}"} for n in range(40)]
         (here / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-        for loop in LOOPS:
+        for loop in asked.loops or LOOPS:
             killed_at_random(here, loop, asked.kills, moments)
 
 
