@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import ceil
+from time import perf_counter
+
+from tqdm import tqdm
 
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.loops.asked import Asked
@@ -72,11 +75,17 @@ class Session:
     def round_drawn(self, number: int, view: View) -> Draws:
         """Answers to the prompts of a round's updates, in a file for each update."""
         first = number * self.round_length
-        places = range(first, min(first + self.round_length, self.total))
-        return Draws.joined([self.drawn(f"round-{number + 1}/{n:06d}", self.prompts(n), n, view=view) for n in places])
+        places, drawn = range(first, min(first + self.round_length, self.total)), []
+        for n in (bar := tqdm(places, desc=f"draws of round {number + 1}", leave=False)):
+            drawn.append(self.drawn(f"round-{number + 1}/{n:06d}", self.prompts(n), n, view=view))
+            bar.set_postfix(self.run.shown)
+        return Draws.joined(drawn)
 
     def drawn(self, name: str, asked: Sequence[Asked], number: int, *, view: View = "policy") -> Draws:
         """Answers to these prompts, judged if there is a judge. After a kill they are read, not drawn and judged again.
+
+        Only a kill after the judge was asked and before its scores are on the disk has this one call made again, about the same
+        answers: nothing but the judge can know then that it was asked.
 
         Args:
             name: of the file that keeps them, under the run's ``made/``.
@@ -96,7 +105,7 @@ class Session:
         return Draws.of_rows(asked, self.run.made(name, make))
 
     def _draw(self, asked: Sequence[Asked], number: int, view: View) -> Draws:
-        settings, k = self.settings, self.settings.answers
+        settings, k, began = self.settings, self.settings.answers, perf_counter()
         flat = self.policy.sample(
             [a.ids for a in asked for _ in range(k)],
             view=view,
@@ -111,6 +120,8 @@ class Session:
             most = self.config.sample_tokens
             likeliest = self.policy.sample([a.ids for a in asked], view=view, max_new_tokens=most, temperature=0)
             answers = [[*own, last] for own, last in zip(answers, likeliest)]
+        speed = sum(len(ids) for own in answers for ids in own) / (perf_counter() - began)
+        self.run.shown["tok/s"] = f"{speed:.0f}"
         draws = Draws(asked, answers, [self.policy.texts(own) for own in answers])
         if settings.updates == 1:  # the policy that learns is the one that drew
             return draws

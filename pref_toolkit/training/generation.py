@@ -66,8 +66,11 @@ def sample(
     cheaper = layers.patched(layers.adapters_in_place(model))
     with evaluation(model), _generation_config(base, settings), cheaper, random_state:
         torch.manual_seed(seed)
-        bar = tqdm(groups, desc="samples", leave=False, disable=len(groups) < 2)
-        return [_until(row, ends) for group in bar for row in _continued(base, group, eos, device)]
+        out: list[list[int]] = []
+        for group in (bar := _progress(groups)):
+            out += [_until(row, ends) for row in _continued(base, group, eos, device)]
+            _show_speed(bar, out)
+        return out
 
 
 def sample_mixture(
@@ -101,7 +104,7 @@ def sample_mixture(
     out: list[list[int]] = []
     with torch.no_grad(), random_state:
         torch.manual_seed(seed)
-        for group in tqdm(groups, desc="samples", leave=False, disable=len(groups) < 2):
+        for group in (bar := _progress(groups)):
             ids, seen = _padded(group, eos, device)
             last, said, caches = ids, ids[:, :0], [None, None]
             while (
@@ -119,7 +122,19 @@ def sample_mixture(
                 said = torch.cat([said, last], dim=1)
                 seen = torch.cat([seen, torch.ones_like(last)], dim=1)
             out += [_until(row, ends) for row in said.tolist()]
+            _show_speed(bar, out)
     return out
+
+
+def _progress(groups: Sequence[Sequence[list[int]]]) -> tqdm[Sequence[list[int]]]:
+    """The groups, with a bar if there are several."""
+    return tqdm(groups, desc="samples", leave=False, disable=len(groups) < 2)
+
+
+def _show_speed(bar: tqdm[Any], responses: Sequence[list[int]]) -> None:
+    """How many tokens of responses came in a second, behind the bar."""
+    if not bar.disable:
+        bar.set_postfix({"tok/s": f"{sum(map(len, responses)) / bar.format_dict['elapsed']:.0f}"})
 
 
 def _padded(prompts: Sequence[list[int]], padding: int, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -104,6 +104,8 @@ class Run:
         self.writes = self.output is not None and self.accelerator.is_main_process
         self.content: Facts = {}
         self.identity: Facts = {}
+        self.shown: dict[str, str] = {}
+        """What the progress bar shows besides the loss."""
         self._received: list[int] = []
         self._made: dict[str, list[dict[str, Any]]] = {}
         self._save_at: Collection[int] = ()
@@ -298,7 +300,7 @@ class Run:
             done = step + 1
             bar.update()
             if self.history.steps:
-                bar.set_postfix(loss=f"{self.history.steps[-1]['loss']:.4f}")
+                bar.set_postfix({"loss": f"{self.history.steps[-1]['loss']:.4f}", **self.shown})
             told = self._told()
             if self._due(done) or told:
                 self._save(done, parts)

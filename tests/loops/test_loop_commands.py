@@ -1,12 +1,30 @@
 """Loops from the command line."""
 
 import json
+import re
 
 import pytest
 
 from pref_toolkit.cli import main
 
 SHORT = ["--model=tiny", "--max-steps=2", "--batch-size=2", "--samples=0", "--sample-tokens=4", "--lora-rank=2"]
+
+BAD_JUDGES = """
+import os, time
+
+def until_mended(judge):
+    whole = lambda prompts, answers: [[len(a) for a in own] for own in answers]
+    return lambda prompts, answers: (whole if os.path.exists("mended") else judge)(prompts, answers)
+
+@until_mended
+def raises(prompts, answers):
+    raise RuntimeError("no connection")
+
+hangs = until_mended(lambda prompts, answers: time.sleep(3600))
+nan = until_mended(lambda prompts, answers: [[float("nan")] * len(own) for own in answers])
+short = until_mended(lambda prompts, answers: [[1.0] for _ in answers])
+few = until_mended(lambda prompts, answers: [[1.0, 2.0]])
+"""
 
 
 @pytest.fixture
@@ -15,6 +33,7 @@ def prompts(tmp_path, monkeypatch):
     (tmp_path / "my_judges.py").write_text(
         "def longest(prompts, answers):\n    return [[len(a) for a in own] for own in answers]\n"
     )
+    (tmp_path / "bad_judges.py").write_text(BAD_JUDGES)
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Count to {n}."}) + "\n" for n in range(4)))
     return path
@@ -44,3 +63,36 @@ def test_a_users_prompts_and_judge(prompts, tmp_path):
 def test_a_mistake_is_one_sentence(prompts, flags, sentence, capsys):
     assert main(["train", *SHORT, f"--data={prompts}", "--output=run", *flags]) == 2
     assert capsys.readouterr().err.strip().splitlines()[-1] == f"pref-toolkit: {sentence}"
+
+
+@pytest.mark.parametrize(
+    "judge, sentence",
+    [
+        ("raises", "the judge failed: RuntimeError: no connection"),
+        ("hangs", r"the judge took longer than judge_limit=0\.2 seconds"),
+        ("nan", r"the judge gave a score that is not finite to 'Count to \d\.': \[nan, nan\]"),
+        ("short", r"the judge gave 1 scores for the 2 answers to 'Count to \d\.'"),
+        ("few", "the judge gave scores for 1 prompts and was asked about 2"),
+    ],
+)
+@pytest.mark.parametrize("method", ["online_dpo", "iterative_dpo"])
+def test_a_judge_that_fails_is_one_sentence_and_costs_no_draw(prompts, tmp_path, method, judge, sentence, capsys):
+    flags = [f"--method={method}", f"--data={prompts}", "--output=run", f"--judge=bad_judges:{judge}"]
+    limit = ["--judge-limit=0.2"] if judge == "hangs" else []
+    assert main(["train", *SHORT, *flags, *limit]) == 2
+    assert re.fullmatch(f"pref-toolkit: {sentence}", capsys.readouterr().err.strip().splitlines()[-1])
+    made = tmp_path / "run" / "made"
+    drawn = [json.loads(line) for line in (made / "unjudged.jsonl").read_text().splitlines()]
+    assert [len(row["responses"]) for row in drawn] == [2, 2]
+    (tmp_path / "mended").touch()
+    assert main(["train", *SHORT, *flags, "--resume"]) == 0  # with the same answers
+    (first, *_) = sorted(made.glob("*/000000.jsonl"))
+    judged = [json.loads(line) for line in first.read_text().splitlines()]
+    assert [row["responses"] for row in judged] == [row["responses"] for row in drawn]
+
+
+def test_the_bar_says_how_many_tokens_come_in_a_second(prompts, capsys):
+    flags = [f"--data={prompts}", "--judge=my_judges:longest"]
+    for method, name in (("online_dpo", "online_dpo"), ("iterative_dpo", "draws of round 1")):
+        assert main(["train", *SHORT, *flags, f"--method={method}", f"--output={method}"]) == 0
+        assert re.search(rf"{name}:[^\r\n]*tok/s=[1-9]", capsys.readouterr().err)
