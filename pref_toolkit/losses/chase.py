@@ -33,6 +33,7 @@ def chase_fast(
     Raises:
         ValueError: if the records are not pairs of the same responses.
 
+    >>> import torch
     >>> pair = Logps.pair(torch.tensor([-5.0]), torch.tensor([-6.0]))
     >>> chase_fast(pair, pair, pair, alpha=0.5)
     tensor([1.0397])
@@ -62,6 +63,7 @@ def chase_slow(
     Raises:
         ValueError: if the records are not pairs of the same responses.
 
+    >>> import torch
     >>> pair = Logps.pair(torch.tensor([-5.0]), torch.tensor([-6.0]))
     >>> chase_slow(pair, pair, pair, alpha=0.5)
     tensor([0.3466])
