@@ -60,6 +60,8 @@ def gradient(paper: str, *, answers: int = 4, greedy: bool = False, **hyperparam
     )
 
 
+BESIDE_DATA: dict[str, Any] = {"asks": False, "answered": True, "settings": {"answers": 1}}
+
 LOOPS = {
     "online_dpo": Loop(online, "dpo", "start", "Guo et al. 2024, arXiv:2402.04792"),
     "online_ipo": Loop(online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635"),
@@ -75,24 +77,8 @@ LOOPS = {
     ),
     "rerank": Loop(reranked, "rrhf", "start", "Yuan et al. 2023, arXiv:2304.05302", settings={"answers": 4}),
     "rso": Loop(rso, "hinge_dpo", "start", "Liu et al. 2023, arXiv:2309.06657", settings={"answers": 8, "rounds": 1}),
-    "self_play": Loop(
-        spin,
-        "spin",
-        "previous",
-        "Chen et al. 2024, arXiv:2401.01335",
-        asks=False,
-        answered=True,
-        settings={"answers": 1},
-    ),
-    "generations": Loop(
-        generations,
-        "spin",
-        "previous",
-        "a proposal without a paper",
-        asks=False,
-        answered=True,
-        settings={"answers": 1},
-    ),
+    "self_play": Loop(spin, "spin", "previous", "Chen et al. 2024, arXiv:2401.01335", **BESIDE_DATA),
+    "generations": Loop(generations, "spin", "previous", "a proposal without a paper", **BESIDE_DATA),
     "ofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=1),
     "cofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=2),
     "reinforce": gradient("Williams 1992", baseline="none"),
