@@ -143,7 +143,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         parser.set_defaults(dict(LOOPS[chosen].settings))
         method = (METHODS | LOOP_LOSSES)[LOOPS[chosen].loss]
         values = method.check(**LOOPS[chosen].hyperparameters)
-    elif near := get_close_matches(chosen, LOOPS, n=1, cutoff=0.8):
+    elif chosen not in METHODS and (near := get_close_matches(chosen, LOOPS, n=1, cutoff=0.8)):
         raise Complaint(f"no method {chosen!r}: did you mean {near[0]!r}?")
     else:
         method = find(chosen)

@@ -4,7 +4,7 @@
     python -m pref_toolkit.lab.loops rloo grpo     these only; the others stay as they are
 
 Every update learns from the same number of responses, as in ``lab.table``, and a loss that is in that table has the setting
-which was chosen there. A run is measured after every :data:`EVERY` updates, so that methods can be compared at equal KL. Rows
+which was chosen there. A run is measured after every ``EVERY`` updates, so that methods can be compared at equal KL. Rows
 ``base`` begin with a model that was tuned for a third of the supervised model's steps.
 """
 
@@ -149,9 +149,9 @@ MEASURES = ("accuracy", "at_kl", "win_rate", "kl", "length", "generations", "jud
 
 
 def summary() -> dict[str, dict[str, Any]]:
-    """For each row its ``setting``, and mean and standard deviation over the seeds of each of :data:`MEASURES`.
+    """For each row its ``setting``, and mean and standard deviation over the seeds of each of ``MEASURES``.
 
-    All but ``at_kl``, the accuracy at :data:`AT` nats, are of the end of the run. ``cpu_seconds`` are those of a round.
+    All but ``at_kl``, the accuracy at ``AT`` nats, are of the end of the run. ``cpu_seconds`` are those of a round.
     Where the run begins with another model than the supervised one, win rate and KL compare with the supervised one all the
     same, and ``at_kl`` is None.
     """

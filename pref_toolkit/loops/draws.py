@@ -98,14 +98,19 @@ class Draws:
         both = zip(self.asked, self.answers, worse.answers)
         return [Encoded(asked.ids, [ids[0], others[0]], asked.where) for asked, ids, others in both]
 
+    @property
+    def tokens(self) -> int:
+        """Tokens of all answers."""
+        return sum(len(ids) for own in self.answers for ids in own)
+
     def measured(self) -> dict[str, float | int | None]:
         """What a line of metrics says of them: the mean score, the mean length in tokens, and their number."""
-        lengths = [len(answer) for ids in self.answers for answer in ids]
+        number = sum(map(len, self.answers))
         scores = [score for row in self.scores for score in row]
         mean = sum(scores) / len(scores) if scores else None
         return {
             "score": mean,
-            "drawn_tokens": sum(lengths) / len(lengths),
-            "drawn": len(lengths),
+            "drawn_tokens": self.tokens / number,
+            "drawn": number,
             "judged": len(scores),
         }

@@ -10,6 +10,7 @@ from time import perf_counter
 from tqdm import tqdm
 
 from pref_toolkit.data.tokens import Encoded
+from pref_toolkit.loops.answers import answered
 from pref_toolkit.loops.asked import Asked
 from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.draws import Draws
@@ -95,7 +96,10 @@ class Session:
         """
 
         def make() -> list[dict[str, object]]:
-            draws = self._draw(asked, number, view)
+            began = perf_counter()
+            reference = self.trainer.objective.views["reference"]
+            draws = answered(self.policy, asked, self.settings, self.config, number, view=view, reference=reference)
+            self.run.shown["tok/s"] = f"{draws.tokens / (perf_counter() - began):.0f}"
             if self.judge is None:
                 return draws.rows()
             self.run.keep("unjudged", draws.rows())  # a judge that fails costs no draw
@@ -103,28 +107,3 @@ class Session:
             return replace(draws, scores=judged(self.judge, shown, draws.texts, self.settings.judge_limit)).rows()
 
         return Draws.of_rows(asked, self.run.made(name, make))
-
-    def _draw(self, asked: Sequence[Asked], number: int, view: View) -> Draws:
-        settings, k, began = self.settings, self.settings.answers, perf_counter()
-        flat = self.policy.sample(
-            [a.ids for a in asked for _ in range(k)],
-            view=view,
-            max_new_tokens=self.config.sample_tokens,
-            temperature=settings.temperature,
-            mixture=settings.mixture,
-            reference=self.trainer.objective.views["reference"],
-            seed=self.config.seed * 1_000_003 + number,
-        )
-        answers = [flat[i * k : (i + 1) * k] for i in range(len(asked))]
-        if settings.greedy:
-            most = self.config.sample_tokens
-            likeliest = self.policy.sample([a.ids for a in asked], view=view, max_new_tokens=most, temperature=0)
-            answers = [[*own, last] for own, last in zip(answers, likeliest)]
-        speed = sum(len(ids) for own in answers for ids in own) / (perf_counter() - began)
-        self.run.shown["tok/s"] = f"{speed:.0f}"
-        draws = Draws(asked, answers, [self.policy.texts(own) for own in answers])
-        if settings.updates == 1:  # the policy that learns is the one that drew
-            return draws
-        return replace(
-            draws, logps=self.policy.token_logps([Encoded(a.ids, own, a.where) for a, own in zip(asked, answers)])
-        )

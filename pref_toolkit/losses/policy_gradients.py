@@ -64,7 +64,8 @@ def policy_gradient(
             that it is 0, the advantages are 0.
         per: whether a response's terms are summed over its tokens, or averaged.
         eps: how far a ratio may go before a gain ends.
-        kl: the estimator of the divergence at each token, see :data:`KL`. In the loss ``k1`` has a mean gradient of 0.
+        kl: the estimator of the divergence at each token, of ``rho = log(pi / ref)``: ``rho``, ``rho^2 / 2`` or
+            ``exp(-rho) - 1 + rho`` (Schulman 2020). In the loss ``k1`` has a mean gradient of 0.
         kl_in: whether the sum over the response's tokens is taken off its score, without gradient, or each token's is added
             to its term of the loss, with gradient.
 
