@@ -66,7 +66,7 @@ def loops_lab_table(*names: str) -> Html:
 
     columns: Columns = {
         "right (%)": ("accuracy", 100, ".1f"),
-        f"right at {loops.AT:g} nats (%)": ("at_kl", 100, ".1f"),
+        f"right within {loops.AT:g} nats (%)": ("within", 100, ".1f"),
         "wins (%)": ("win_rate", 100, ".1f"),
         "KL (nats)": ("kl", 1, ".3f"),
         "length (tokens)": ("length", 1, ".2f"),

@@ -92,7 +92,7 @@ def test_the_lab_table_of_loops_has_a_row_for_each() -> None:
     rows = [["".join(cell.itertext()) for cell in row] for row in of_html(tables.loops_lab_table(), "tr")]
     assert [row[0] for row in rows[1:]] == sorted(made, key=lambda name: -made[name]["accuracy"][0])
     (dpo,) = [row for row in rows if row[0] == "dpo"]
-    mean, spread = made["dpo"]["at_kl"]
+    mean, spread = made["dpo"]["within"]
     assert dpo[2] == f"{100 * mean:.1f} ± {100 * spread:.1f}" and dpo[6:8] == [
         "0",
         "0",

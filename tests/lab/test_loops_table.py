@@ -50,8 +50,6 @@ def test_a_row_that_there_is_not():
     assert loops.main(["rlooo"]) == 2
 
 
-def test_accuracy_at_a_kl_lies_on_the_run():
+def test_accuracy_within_a_kl_is_the_best_that_was_measured_there():
     path = [{"kl": 0.04, "accuracy": 0.6}, {"kl": 0.08, "accuracy": 0.7}, {"kl": 0.02, "accuracy": 0.5}]
-    assert loops.at_kl(path, 0.5, 0.06) == pytest.approx(0.65)
-    assert loops.at_kl(path, 0.5, 0.02) == pytest.approx(0.55)
-    assert loops.at_kl(path, 0.5, 0.2) is None
+    assert loops.within(path, 0.1) == 0.7 and loops.within(path, 0.06) == 0.6 and loops.within(path, 0.01) is None
