@@ -4,8 +4,9 @@
     python -m pref_toolkit.lab.loops rloo grpo     these only; the others stay as they are
 
 Every update learns from the same number of responses, as in ``lab.table``, and a loss that is in that table has the setting
-which was chosen there. A run is measured after every ``EVERY`` updates, so that methods can be compared at equal KL. Rows
-``base`` begin with a model that was tuned for a third of the supervised model's steps.
+which was chosen there. A run is measured at its last five checkpoints, which are after every ``EVERY`` updates and at the
+ends of rounds, so that methods can be compared within a KL. Rows ``base`` begin with a model that was tuned for a third of the
+supervised model's steps.
 """
 
 from __future__ import annotations
