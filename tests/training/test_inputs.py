@@ -17,7 +17,7 @@ from pref_toolkit.cli import main
 from pref_toolkit.data import DataError
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import ModelError, NotFiniteError
-from pref_toolkit.losses import METHODS
+from pref_toolkit.losses import LOOP_LOSSES, METHODS
 from pref_toolkit.training import adapters, head, models
 from pref_toolkit.training.adapters import trainable, with_adapters
 from pref_toolkit.training.models import tiny
@@ -422,7 +422,7 @@ def test_a_batchwise_loss_sees_all_pairs_of_the_update_with_one_dropout(rows, qu
 
 
 def test_every_need_of_every_method_has_an_input():
-    named = {name for m in METHODS.values() for name in (*m.needs, *m.optional)}
+    named = {name for m in (METHODS | LOOP_LOSSES).values() for name in (*m.needs, *m.optional)}
     assert named <= set(INPUTS) and set(INPUTS) <= named | {"rewards"}
 
 
