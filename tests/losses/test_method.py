@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from pref_toolkit import losses
-from pref_toolkit.losses import METHODS
+from pref_toolkit.losses import LOOP_LOSSES, METHODS
 
 
 def test_a_method_knows_its_loss_and_its_source():
@@ -109,7 +109,7 @@ def test_the_names_of_what_losses_read_are_listed_once():
     """One name per idea: every argument of every loss is in the table of the package's docstring, and nothing else."""
     arguments = {
         parameter.name
-        for method in METHODS.values()
+        for method in (METHODS | LOOP_LOSSES).values()
         for parameter in inspect.signature(method.loss).parameters.values()
         if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     }
