@@ -358,9 +358,7 @@ def methods(arguments: Namespace) -> None:
         print(f"    {method.paper}, {method.equation}; chapter {method.chapter}")
     print("\nloops, which draw their own answers:\n")
     for name, loop in LOOPS.items():
-        needs = [word for word, on in (("a judge", loop.asks), ("answers beside the prompts", loop.answered)) if on]
-        read = "preferences in order" + ", of each domain" * (loop.streams > 1) if loop.streams else "prompts"
-        print(f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs {', '.join([read, *needs])}")
+        print(f"{name}\n    the loss of {loop.loss}, reference {loop.reference!r}; needs {loop.needs}")
         print(f"    {loop.paper}")
 
 

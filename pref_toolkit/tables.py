@@ -138,13 +138,15 @@ def loops_table(loops: Mapping[str, Loop]) -> Table:
     """A row for every loop: name, its loss and reference, what it needs, its own defaults, source."""
     rows = []
     for name, loop in loops.items():
-        needs = " and ".join(
-            word for word, on in (("a judge", loop.asks), ("answers of the data", loop.answered)) if on
-        )
         own = ", ".join(f"{key} = {value}" for key, value in {**loop.settings, **loop.hyperparameters}.items())
         reference = f", reference `{loop.reference}`" if loop.reference else ""
         rows.append(
-            (f"`{name}`", f"`{loop.loss}`{reference}", _words(f"{needs}; {own or 'no others'}"), _words(loop.paper))
+            (
+                f"`{name}`",
+                f"`{loop.loss}`{reference}",
+                _words(f"{loop.needs}; {own or 'no others'}"),
+                _words(loop.paper),
+            )
         )
     return _table("18 26 34 22", ("loop", "loss", "needs; defaults of its own", "source"), *rows)
 

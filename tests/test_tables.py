@@ -104,7 +104,8 @@ def test_the_table_of_loops_says_what_they_are(name: str) -> None:
     (row,) = [row for row in tables.loops_table(LOOPS).markdown.split("* - ") if row.startswith(f"`{name}`")]
     loop = LOOPS[name]
     assert f"`{loop.loss}`" in row and loop.paper in row.replace("\\", "")
-    assert ("a judge" in row) == loop.asks and ("answers of the data" in row) == loop.answered
+    assert ("a judge" in row) == loop.asks and ("answers beside the prompts" in row) == loop.answered
+    assert ("preferences in order" in row) == bool(loop.streams)
     assert all(
         f"{key} = {value}" in row.replace("\\", "") for key, value in {**loop.settings, **loop.hyperparameters}.items()
     )

@@ -48,6 +48,13 @@ class Loop:
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
     fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = lambda settings, hyperparameters: None
 
+    @property
+    def needs(self) -> str:
+        """What it must be given, in words."""
+        read = ("prompts", "preferences in order", "preferences in order of each domain")[self.streams]
+        also = (("a judge", self.asks), ("answers beside the prompts", self.answered))
+        return ", ".join([read, *(word for word, on in also if on)])
+
 
 def gradient(paper: str, *, answers: int = 4, greedy: bool = False, **hyperparameters: Any) -> Loop:
     """A policy gradient."""
