@@ -23,6 +23,13 @@ def fault(settings: LoopConfig, hyperparameters: Mapping[str, Any]) -> str | Non
     return None
 
 
+def fault_elsewhere(settings: LoopConfig, hyperparameters: Mapping[str, Any]) -> str | None:
+    """Why these settings fit no loop but a policy gradient, or None."""
+    if settings.greedy or settings.updates > 1:
+        return "greedy and updates are settings of policy gradients: reinforce, remax, rloo and grpo"
+    return None
+
+
 def policy_gradient(session: Session) -> None:
     """Draw, judge, and make ``settings.updates`` updates on the draw."""
     run, trainer, settings = session.run, session.trainer, session.settings

@@ -46,7 +46,7 @@ class Loop:
     streams: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = lambda settings, hyperparameters: None
+    fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = policy_gradient.fault_elsewhere
 
     @property
     def needs(self) -> str:

@@ -19,6 +19,7 @@ from pref_toolkit.training.models import tiny
 ROWS = [{"prompt": f"{n} + 1 =", "chosen": f"{n + 1}", "rejected": f"{n}"} for n in range(8)]
 CONFIG = {"max_steps": 6, "batch_size": 2, "lora_rank": 2, "sample_tokens": 4, "samples": 2, "save_every": 2}
 OWN = "a policy gradient learns from the policy's own draws: temperature must be 1 and mixture 0"
+ELSEWHERE = "greedy and updates are settings of policy gradients: reinforce, remax, rloo and grpo"
 every_loop = pytest.mark.parametrize(
     "name", [name for name, loop in LOOPS.items() if not loop.streams]
 )  # see test_fast_slow
@@ -201,6 +202,8 @@ def test_a_judge_that_fails_costs_no_draw(tmp_path):
         ({"asked": [{"prompt": 3}]}, "dataset:1: field 'prompt' is a number, want text or chat messages"),
         ({"name": "remax", "settings": {"temperature": 0.5}}, OWN),
         ({"name": "rloo", "settings": {"mixture": 0.5}}, OWN),
+        ({"settings": {"updates": 2}}, ELSEWHERE),
+        ({"name": "self_play", "settings": {"greedy": True}}, ELSEWHERE),
         ({"name": "grpo", "settings": {"answers": 1}}, "a baseline of 'group' wants answers >= 2, got 1"),
         (
             {"name": "iterative_click", "asked": ["1 + 1 ="]},
