@@ -117,7 +117,9 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
         default=None,
         help="of the parts of a mixture, as .8,.2; 1 each if not given",
     )
-    parser.add_argument("--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny` or `lab`")
+    parser.add_argument(
+        "--model", type=str, default="lab", help="a hub id, a directory, a saved run, `tiny`, `lab` or `smollm2`"
+    )
     parser.add_argument(
         "--data",
         type=str | None,
@@ -165,7 +167,7 @@ def _train_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.set_defaults({name: checked[name] for name in file})  # defaults, because a flag overrides the file
 
 
-MODEL_HELP = "the directory of a run, a hub id, `tiny` or `lab`"
+MODEL_HELP = "the directory of a run, a hub id, `tiny`, `lab` or `smollm2`"
 
 
 def _evaluate_options(parser: ArgumentParser, argv: list[str]) -> None:

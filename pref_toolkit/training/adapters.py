@@ -32,8 +32,8 @@ CONFIG, WEIGHTS, REWARD_HEAD, BASE = (
     *("adapter_config.json", "adapter_model.safetensors", "reward_head.safetensors"),
     "base.json",
 )
-BUILT_IN = {"tiny", "lab"}
-"""Names of models that come with this package."""
+BUILT_IN = {"tiny", "lab", "smollm2"}
+"""Names of models that are known here."""
 CHANGES_THE_BASE = {"pissa", "corda", "olora", "loftq"}
 """Initialisations of LoRA that change the base's weights, by the first part of their name."""
 

@@ -1,4 +1,4 @@
-"""Where models come from: a hub id, a directory, a saved run, or one of the two built-in small ones."""
+"""Where models come from: a hub id, a directory, a saved run, or one of the three known by name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tokenizers.models import BPE
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from pref_toolkit.errors import ModelError
-from pref_toolkit.training import adapters
+from pref_toolkit.training import adapters, smollm2
 from pref_toolkit.training.protocols import Adapted, CausalLM, Tokenizer
 
 LAB = Path(__file__).parents[1] / "lab" / "model"
@@ -55,8 +55,8 @@ def load(name: str, *, precision: str = "auto") -> tuple[CausalLM | Adapted, Tok
     """A model and its tokenizer. No code that comes with a model is run.
 
     Args:
-        name: ``"tiny"``, ``"lab"``, a hub id, a directory with a model, the directory of a run, or any LoRA adapter of peft by
-            directory or hub id, which is loaded on the base it names.
+        name: ``"tiny"``, ``"lab"``, ``"smollm2"``, a hub id, a directory with a model, the directory of a run, or any LoRA
+            adapter of peft by directory or hub id, which is loaded on the base it names.
         precision: of the weights: ``float32``, ``bfloat16``, or ``auto`` for bfloat16 on a GPU that has it.
 
     Raises:
@@ -83,7 +83,7 @@ def _load_base(name: str, precision: str) -> tuple[CausalLM, Tokenizer]:
         model, tokenizer = tiny()
         model.to(dtype)  # type: ignore[arg-type]  # the library's own annotation of `to` is off
     else:
-        source = str(LAB) if name == "lab" else name
+        source = str(LAB) if name == "lab" else str(smollm2.directory()) if name == smollm2.NAME else name
         try:
             tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
             model = AutoModelForCausalLM.from_pretrained(

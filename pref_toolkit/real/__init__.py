@@ -1,0 +1,1 @@
+"""A real small model, and preferences in real language whose truth a program can check."""
