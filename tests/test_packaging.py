@@ -41,7 +41,7 @@ def test_there_is_one_version():
 
 def test_every_direct_requirement_is_locked_within_its_range():
     locked = {normal(name): number for name, number in LOCKED.items()}
-    for requirement in requirements("bench", "book", "dev"):
+    for requirement in requirements("bench", "book", "dev", "real"):
         assert requirement.specifier.contains(locked[normal(requirement.name)]), requirement
 
 
