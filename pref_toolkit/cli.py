@@ -184,6 +184,7 @@ def _generate_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 always takes the most likely token")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
+    parser.add_argument("--chat", action="store_true", help="each prompt is what a user says, in the model's chat template")
     parser.add_argument("prompt", nargs="+", help="one or more prompts")
 
 
@@ -314,10 +315,11 @@ def generate(arguments: Namespace) -> None:
     policy = Policy.load(arguments.model)
     if policy.head() is not None:
         raise Complaint(f"{arguments.model} is a reward model: it scores answers, and `evaluate` says how well")
+    asked = [[{"role": "user", "content": p}] for p in arguments.prompt] if arguments.chat else arguments.prompt
     answers = generation.generate(
         policy.model,
         policy.tokenizer,
-        arguments.prompt,
+        asked,
         max_new_tokens=arguments.max_new_tokens,
         temperature=arguments.temperature,
         seed=arguments.seed,

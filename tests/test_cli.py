@@ -217,6 +217,15 @@ def test_a_prompt_may_look_like_a_flag():
     assert build_parser(argv).parse_args(argv).generate.prompt == argv[-2:]
 
 
+def test_a_chat_is_sent_in_the_template(capsys):
+    """The answer to the plain prompt is another, and a model without a template is one sentence."""
+    ask = ["generate", "--max-new-tokens", "8", "--temperature", "0", "hello"]
+    told = [said(capsys, *ask, "--model", "tiny", *chat)[1] for chat in ([], ["--chat"], ["--chat"])]
+    assert told[0] != told[1] == told[2]
+    code, _, err = said(capsys, *ask, "--model", "lab", "--chat")
+    assert code == 2 and "no chat_template" in err
+
+
 def test_an_unknown_command_is_answered_with_the_nearest(capsys):
     code, _, err = said(capsys, "trian")
     assert code == 2 and "did you mean 'train'" in err

@@ -250,10 +250,11 @@ class Policy:
         max_new_tokens: int,
         temperature: float = 1.0,
         seed: int = 0,
+        batch_size: int = 256,
         mixture: float = 0.0,
         reference: View = None,
     ) -> list[list[int]]:
-        """A response of a view to each prompt, in token ids: a pure function of weights, prompts and seed.
+        """A response of a view to each prompt, in token ids: a pure function of weights, prompts, seed and batches.
 
         With a mixture above 0 the next token follows ``pi^(1 - mixture) ref^mixture``, normalised at each token. See
         :func:`pref_toolkit.training.generation.sample` and :func:`pref_toolkit.training.generation.sample_mixture`.
@@ -266,6 +267,7 @@ class Policy:
                     max_new_tokens=max_new_tokens,
                     temperature=temperature,
                     seed=seed,
+                    batch_size=batch_size,
                 )
         with self.view(view), processes.gathered(self._scorer):
             return generation.sample(
@@ -273,6 +275,7 @@ class Policy:
                 max_new_tokens=max_new_tokens,
                 temperature=temperature,
                 seed=seed,
+                batch_size=batch_size,
             )
 
     def texts(self, responses: Sequence[list[int]]) -> list[str]:
