@@ -59,10 +59,6 @@ class Page:
         found = re.match(r"---\n(.*?)\n---\n", self.text, flags=re.S)
         return yaml.safe_load(found[1]) if found else {}
 
-    @property
-    def outline(self) -> bool:
-        return bool(self.header.get("outline"))
-
     @cached_property
     def cells(self) -> list[str]:
         """The code of each cell, without its options."""

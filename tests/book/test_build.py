@@ -39,8 +39,6 @@ SECTIONS = {
 SECTIONS["loops"] = SECTIONS["methods"]
 # The map of methods derives nothing: it places every method and links to its chapter.
 MAP = {"methods/family_map": ["Objectives", "The map", "Exercises", "Summary"]}
-# A chapter whose header says `outline: true` has its methods' facts and proofs, and says that its text is to come.
-OUTLINE = ["Objectives", "The methods", "In the lab", "What the sources get wrong", "Summary"]
 
 JUPYTER_BOOK = str(Path(sys.executable).with_name("jupyter-book"))
 
@@ -69,18 +67,13 @@ def test_chapter_is_a_notebook(chapter: Page) -> None:
 def test_chapter_has_its_sections_in_order(chapter: Page) -> None:
     headings = iter(chapter.headings)
     folder = "methods" if chapter is TEMPLATE else chapter.name.split("/")[0]
-    for wanted in OUTLINE if chapter.outline else MAP.get(chapter.name, SECTIONS[folder]):
+    for wanted in MAP.get(chapter.name, SECTIONS[folder]):
         assert any(re.fullmatch(wanted, heading) for heading in headings), (
             f"no section {wanted!r} after those before it"
         )
 
 
-@pytest.mark.parametrize("chapter", [page for page in CHAPTERS if page.outline], ids=lambda page: page.name)
-def test_an_outline_says_so(chapter: Page) -> None:
-    assert "This chapter is an outline" in chapter.prose
-
-
-@pytest.mark.parametrize("chapter", [c for c in [*CHAPTERS, TEMPLATE] if not c.outline], ids=lambda page: page.name)
+@chapters
 def test_exercises_are_of_every_kind_and_solved(chapter: Page) -> None:
     exercises = re.findall(r"^(`{3,}|:{3,})\{exercise\} (.+)\n:label: (\S+)", chapter.text, flags=re.M)
     kinds = [re.search("pencil|graded|open", title, flags=re.I) for _, title, _ in exercises]

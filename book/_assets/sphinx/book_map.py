@@ -16,19 +16,14 @@ PARTS = ("Foundations", "Methods", "Loops", "Practice")
 
 
 def facts(text):
-    """First sentence, number of exercises, minutes, and whether the chapter is an outline."""
+    """First sentence, number of exercises, and minutes."""
     body = re.sub(r"\A---\n.*?\n---\n", "", text, flags=re.S)
     first = re.search(r"^# [^\n]+\n+((?:[^\n]+\n)+)", body, flags=re.M)[1]
     sentence = re.match(r".+?\.(?=\s|$)", " ".join(first.split()))[0]
     exercises = len(re.findall(r"^`{3,}\{exercise\}", body, flags=re.M))
     prose = re.sub(r"^(`{3,}).*?^\1$", "", body, flags=re.M | re.S)
     minutes = len(prose.split()) / 150 + 10 * exercises
-    return (
-        sentence,
-        exercises,
-        max(5, 5 * round(minutes / 5)),
-        "\noutline: true\n" in text.partition("\n---\n")[0] + "\n",
-    )
+    return sentence, exercises, max(5, 5 * round(minutes / 5))
 
 
 def table(folder):
@@ -44,10 +39,8 @@ def table(folder):
     ]
     for part in yaml.safe_load(Path(folder, "_toc.yml").read_text("utf-8"))["parts"]:
         for chapter in part["chapters"] if part["caption"] in PARTS else []:
-            sentence, exercises, minutes, outline = facts(Path(folder, f"{chapter['file']}.md").read_text("utf-8"))
-            time = (
-                "outline" if outline else f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
-            )
+            sentence, exercises, minutes = facts(Path(folder, f"{chapter['file']}.md").read_text("utf-8"))
+            time = f"{minutes // 60} h {minutes % 60:02d}" if minutes >= 60 else f"{minutes} min"
             lines += [f"* - {{doc}}`{chapter['file']}`", f"  - {sentence}", f"  - {exercises or ''}", f"  - {time}"]
     return "\n".join([*lines, "::::"])
 

@@ -69,7 +69,11 @@ nca = Derivation(
             beta * (sp.Rational(3, 2) * sigma(b_w) - 1),
             "The chosen response has a target of its own: a reward with $\\sigma(b_w) = 2 / 3$.",
         ),
-        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) / 2, "The rejected one is lowered for ever, ever less."),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(b_l) / 2,
+            "The rejected one is always lowered, with a pull that fades.",
+        ),
         equal(
             slope(-sp.log(sigma(t)) - sp.log(sigma(-t)) / 2, t, sp.log(2)),
             sp.Integer(0),
@@ -184,10 +188,9 @@ aot = Derivation(
             crosswise(a),
             cost(x - a) + cost(x + b) - cost(x) - cost(x + b - a),
             "Two pairs, whose values differ by $b \\ge 0$ under the policy and by $a \\ge 0$ under the reference; $x$ is the "
-            "difference of the two lower ones. So much more does it cost to match them crosswise than by rank, with a "
-            "cost $c$.",
+            "difference of the two lower ones. With a cost $c$, matching them crosswise costs more than by rank, by this.",
         ),
-        equal(crosswise(sp.Integer(0)), sp.Integer(0), "Nothing at $a = 0$;"),
+        equal(crosswise(sp.Integer(0)), sp.Integer(0), "It is 0 at $a = 0$;"),
         equal(
             sp.Derivative(crosswise(a), a),
             slope(cost(t), t, x + b - a) - slope(cost(t), t, x - a),

@@ -46,7 +46,7 @@ odpo = Derivation(
             sigma(t - offset),
             "So, with rewards that differ by $t$, this is the chance of a lead beyond the offset,",
         ),
-        equal(beats(t), 1 - sigma(offset - t), "which is what is missing to 1 in the chance of a smaller lead."),
+        equal(beats(t), 1 - sigma(offset - t), "which is 1 minus the chance of a smaller lead."),
         define(loss, -sp.log(beats(beta * D)), "The loss is its negative logarithm."),
         equal(loss, -sp.log(sigma(beta * D - alpha * sp.log(s_w - s_l))), "The loss, as implemented."),
         equal(
@@ -93,7 +93,11 @@ s_dpo = Derivation(
         define(p_1, sp.exp(beta * rho_1) / total, "The probability of being first, of the chosen response,"),
         define(p_2, sp.exp(beta * rho_2) / total, "of the first rejected one,"),
         define(p_3, sp.exp(beta * rho_3) / total, "and of the second."),
-        equal(sp.Derivative(listed, l_1), -beta * (1 - p_1), "The chosen response is lifted by what it lacks;"),
+        equal(
+            sp.Derivative(listed, l_1),
+            -beta * (1 - p_1),
+            "The chosen response is lifted by 1 minus its own probability;",
+        ),
         equal(sp.Derivative(listed, l_2), beta * p_2, "a rejected one is lowered by its own probability:"),
         equal(sp.Derivative(listed, l_3), beta * p_3, "the strongest rival is lowered most."),
         equal(L(r_1, r_2, r_3), sp.log(3), "At the reference."),
@@ -177,9 +181,13 @@ exo = Derivation(
         equal(
             sp.log(share(i) / share(j)),
             beta * (sp.log(policy(i) / ref(i)) - sp.log(policy(j) / ref(j))),
-            "It is 0 only if all shares are the labels. Shares say how log-ratios differ,",
+            "It is 0 only if all shares equal the labels. Ratios of shares give the differences of log-ratios,",
         ),
-        equal(sp.log(label(i) / label(j)), (reward(i) - reward(j)) / temperature, "labels how rewards do."),
+        equal(
+            sp.log(label(i) / label(j)),
+            (reward(i) - reward(j)) / temperature,
+            "and ratios of labels give the differences of rewards.",
+        ),
         define(
             best(i),
             ref(i) * sp.exp(reward(i) / (beta * temperature)) / Z,
@@ -223,7 +231,7 @@ kto = Derivation(
         define(
             labelled,
             lam - worth(rho - z_0),
-            "The loss is what is missing to the best; the point $z_0$ carries no gradient.",
+            "The loss is the distance to the largest worth; no gradient goes through $z_0$.",
         ),
         equal(labelled, lam * (1 - sigma(s * beta * (rho - z_0))), "The loss, as implemented."),
         equal(
@@ -232,12 +240,16 @@ kto = Derivation(
             "The pull is largest at the reference point and fades on both sides.",
         ),
         nonnegative(lam * sigma(-s * beta * (rho - z_0)), "This is never negative,"),
-        equal(labelled, lam * sigma(-s * beta * (rho - z_0)), "and it is the loss, written the other way round."),
-        nonnegative(lam * sigma(s * beta * (rho - z_0)), "Nor is this,"),
+        equal(
+            labelled,
+            lam * sigma(-s * beta * (rho - z_0)),
+            "and it is the loss, because $1 - \\sigma(t) = \\sigma(-t)$.",
+        ),
+        nonnegative(lam * sigma(s * beta * (rho - z_0)), "This is never negative either,"),
         equal(
             lam - labelled,
             lam * sigma(s * beta * (rho - z_0)),
-            "which is what the loss lacks to $\\lambda$. So it is bounded, and answers far on the wrong side stop teaching.",
+            "and it is $\\lambda$ minus the loss. So the loss is bounded, and answers far on the wrong side are hardly pulled.",
         ),
         equal(sp.Subs(labelled, (l, z_0), (r, 0)), lam / 2, "At the reference, where the divergence $z_0$ is 0."),
     ),

@@ -59,7 +59,7 @@ f_dpo = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             -beta * sigma(-beta * (g(rho_w) - g(rho_l))) * slope(g(rho), rho, rho_w),
-            "Each response is pulled on as the divergence curves there:",
+            "The pull on each response has the slope of $g$ at its log-ratio as a factor:",
         ),
         equal(
             sp.Derivative(loss, l_l),
@@ -111,10 +111,10 @@ chi_po = Derivation(
             u * sp.log(u) + (u - 1) ** 2 / 2,
             "Two divergences at once, the reverse KL and half of the chi-squared one, at the ratio $u$ of policy to reference.",
         ),
-        equal(sp.Derivative(both(u), (u, 2)), 1 + 1 / u, "It bends up"),
+        equal(sp.Derivative(both(u), (u, 2)), 1 + 1 / u, "Its second derivative is this,"),
         positive(
             1 + 1 / u,
-            "everywhere, as this is positive, and by at least 1, however large the ratio is. KL's bends by $1 / u$.",
+            "which is positive, so $f$ is convex. It is at least 1, however large the ratio is; for KL it is only $1 / u$.",
         ),
         equal(
             sp.Derivative(pi * r - beta * ref * both(pi / ref) - nu * pi, pi),
@@ -210,9 +210,13 @@ r_dpo = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             -beta * sigma(-beta * D - alpha * (n_w - n_l)),
-            "A pair won by length is already explained and pulls less;",
+            "If the chosen response is longer, the length explains part of the label, and the pair pulls less;",
         ),
-        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * D - alpha * (n_w - n_l)), "one won in spite of it, more."),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(-beta * D - alpha * (n_w - n_l)),
+            "if it is shorter, the pair pulls more.",
+        ),
         equal(L(r_w, r_l), sp.log(1 + sp.exp(-alpha * (n_w - n_l))), "At the reference."),
     ),
     assumptions=("People judge the reward without the price; the policy is to pay it.",),

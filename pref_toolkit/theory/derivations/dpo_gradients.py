@@ -44,16 +44,20 @@ displacement = Derivation(
         equal(
             sp.Derivative(link(l_w - l_l), l_w) + sp.Derivative(link(l_w - l_l), l_l),
             sp.Integer(0),
-            "A loss of the margin pulls on both log-probabilities equally. Let any loss of a pair pull the one up by "
-            "$a$ and the other down by $b$; here $a = b$.",
+            "A loss of the margin pulls on both log-probabilities equally. In general a loss of a pair pulls the chosen one "
+            "up by $a$ and the rejected one down by $b$; here $a = b$.",
         ),
         define(
             v_1,
             up * g_w1 - down * g_l1,
-            "Down its gradient the parameters move along this vector. $g_w$ and $g_l$ are the gradients of the two "
-            "log-probabilities by all parameters,",
+            "Gradient descent moves the parameters along this vector. $g_w$ and $g_l$ are the gradients of the two "
+            "log-probabilities by the parameters.",
         ),
-        define(v_2, up * g_w2 - down * g_l2, "of which two are written out: more only add terms of the same form."),
+        define(
+            v_2,
+            up * g_w2 - down * g_l2,
+            "Two parameters are written out; more of them only add terms of the same form.",
+        ),
         equal(
             g_w1 * v_1 + g_w2 * v_2,
             up * (g_w1**2 + g_w2**2) - down * (g_w1 * g_l1 + g_w2 * g_l2),
@@ -68,7 +72,7 @@ displacement = Derivation(
         equal(
             (shared / p) ** 2 - (shared / p) * (shared / q),
             shared**2 * (q - p) / (p**2 * q),
-            "One extreme. Suppose that the *probabilities* $p$ of the chosen and $q$ of the rejected response have the "
+            "One extreme case: suppose that the *probabilities* $p$ of the chosen and $q$ of the rejected response have the "
             "same gradient, of length $u$. Then $g_w$ and $g_l$ point the same way and have lengths $u / p$ and "
             "$u / q$; $\\lVert g_w\\rVert^2 - \\langle g_w, g_l\\rangle$ has the sign of $q - p$,",
         ),
@@ -91,7 +95,7 @@ displacement = Derivation(
         define(p_o, sp.exp(z_o) / total(z_w, z_l, z_o), "and the third response's."),
         equal(sp.Derivative(log_w(z_w, z_l, z_o), z_w), 1 - p_w, "A log-probability's slope by its own logit"),
         equal(sp.Derivative(log_w(z_w, z_l, z_o), z_l), -p_l, "and by another's,"),
-        equal(sp.Derivative(log_w(z_w, z_l, z_o), z_o), -p_o, "whichever that is;"),
+        equal(sp.Derivative(log_w(z_w, z_l, z_o), z_o), -p_o, "which is the same for every other logit;"),
         equal(sp.Derivative(log_l(z_w, z_l, z_o), z_w), -p_w, "the same for the rejected response:"),
         equal(sp.Derivative(log_l(z_w, z_l, z_o), z_l), 1 - p_l, "its own logit,"),
         equal(sp.Derivative(log_l(z_w, z_l, z_o), z_o), -p_o, "and another's."),
@@ -102,11 +106,11 @@ displacement = Derivation(
             "responses,",
         ),
         define(inner, -p_w * (1 - p_w) - p_l * (1 - p_l) + squares, "and this its product with the rejected one's."),
-        equal(norm - inner, 1 - p_w + p_l, "The others cancel,"),
+        equal(norm - inner, 1 - p_w + p_l, "All other terms cancel in the difference."),
         equal(
             1 - p_w + p_l,
             (2 * sp.exp(z_l) + sp.exp(z_o) + rest) / total(z_w, z_l, z_o),
-            "and this remains,",
+            "It is this,",
         ),
         positive(
             (2 * sp.exp(z_l) + sp.exp(z_o) + rest) / total(z_w, z_l, z_o),
@@ -140,13 +144,13 @@ dpo_nll = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             -beta * sigma(-beta * D) - alpha / n_w,
-            "The chosen response is lifted even where the pair is long won;",
+            "The chosen response is still pulled up when the margin is already large;",
         ),
-        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * D), "the rejected one feels DPO alone."),
+        equal(sp.Derivative(loss, l_l), beta * sigma(-beta * D), "the pull on the rejected one is DPO's."),
         equal(
             L(l_w + c, l_l + c),
             loss - alpha * c / n_w,
-            "When both responses fall together DPO sees nothing; this loss charges every nat.",
+            "If both responses fall by the same amount, DPO does not change; this loss rises with every nat.",
         ),
         equal(L(r_w, r_l), sp.log(2) - alpha * r_w / n_w, "At the reference."),
         assume(

@@ -40,7 +40,7 @@ gpo = Derivation(
         *MARGIN,
         define(s_w, beta * rho_w + beta * sp.log(Z), "The rewards for which the policy is RLHF's optimum, as for DPO:"),
         define(s_l, beta * rho_l + beta * sp.log(Z), "of the chosen and of the rejected response."),
-        define(loss, f(s_w - s_l), "A convex surrogate of their order instead of a likelihood."),
+        define(loss, f(s_w - s_l), "A convex loss on the difference of rewards in the place of a likelihood."),
         equal(loss, f(beta * D), "The loss, as implemented."),
         equal(
             sp.Derivative(loss, l_w),
@@ -78,7 +78,7 @@ gpo = Derivation(
         "hinge": define(f(t), relu(1 - t), "RSO's hinge."),
         "square": define(f(t), (1 - t) ** 2, "IPO."),
         "exponential": define(f(t), sp.exp(-t), "The code goes on along its tangent below $t = -30$."),
-        "correlation": define(f(t), -t, "No pair is ever won by enough."),
+        "correlation": define(f(t), -t, "Its pull never fades."),
     },
 )
 
@@ -106,11 +106,11 @@ discopop = Derivation(
             -sigma(-t / tau) * sigma(-t)
             - sigma(t / tau) * sp.exp(-t)
             + sigma(t / tau) * sigma(-t / tau) * (sp.exp(-t) + sp.log(sigma(t))) / tau,
-            "Its slope: two terms that fall and one, from the change of shares, that rises.",
+            "Its slope has two negative terms, and a positive one that comes from the change of the shares.",
         ),
         equal(sp.Derivative(falls(t), t), g(t), "This is the derivative,"),
         equal(sp.Derivative(loss, l_w), beta * g(beta * D), "so the chosen response is pulled like this"),
-        equal(sp.Derivative(loss, l_l), -beta * g(beta * D), "and the rejected one the other way."),
+        equal(sp.Derivative(loss, l_l), -beta * g(beta * D), "and the rejected one in the opposite direction."),
         equal(
             g(sp.Integer(0)),
             (1 - sp.log(2) - 3 * tau) / (4 * tau),

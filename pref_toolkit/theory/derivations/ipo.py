@@ -49,8 +49,9 @@ ipo = Derivation(
         define(
             beats(i, j),
             sp.Rational(1, 2) + lead_u(i) * lead_v(j) - lead_v(i) * lead_u(j),
-            "The chance that $i$ is preferred to $j$. $p(i, j) - 1/2$ changes its sign when they are swapped; any such table "
-            "is a sum of tables of this form. One is written out: but for a constant, the next line is linear in it.",
+            "The chance that $i$ is preferred to $j$. When they are swapped, $p(i, j) - 1/2$ changes its sign, and any table "
+            "with this property is a sum of tables of this form. One is enough: what follows is linear in the table, apart "
+            "from terms that are the same on both sides.",
         ),
         define(w(i), over(j, mu(j) * beats(i, j)), "The chance of $i$ against $\\mu$."),
         equal(over(i, mu(i) * w(i)), sp.Rational(1, 2), "Of two draws each wins half the time."),
@@ -69,35 +70,35 @@ ipo = Derivation(
                 ),
             ),
             over(i, over(j, mu(i) * mu(j) * ((w(i) - w(j)) ** 2 - beats(i, j)))) / tau**2,
-            "Let $\\eta$ be the policy's log-ratios. The square of the distance of its margins from the optimum's, and the "
-            "square of their distance from $1/\\tau$ times a label of 1 or 0, differ in the mean by a number that does not "
-            "depend on the policy. For a single pair they do not: the label's mean is $p(i, j)$, not the difference of "
-            "chances. Only the mean over both responses makes it so.",
+            "Let $\\eta$ be the policy's log-ratios. Compare two squares: the distance of the policy's margin from the "
+            "optimum's, and its distance from $1/\\tau$ times a label of 1 or 0. Their means differ by a number that does not "
+            "depend on the policy. For a single pair this is false, because the label's mean is $p(i, j)$ and not the "
+            "difference of chances. It is true of the mean over both responses.",
         ),
         argue(
             r"\operatorname{supp} \mu = \operatorname{supp} \mathrm{ref}",
-            "So both have the same minimum, and it is the optimum above if $\\mu$ draws every response that the reference "
-            "gives: of a response that is never drawn the loss knows nothing.",
+            "So both have the same minimum. It is the optimum above if $\\mu$ draws every response that the reference can "
+            "write: the loss does not depend on a response that is never drawn.",
         ),
         define(
             once(t),
             (t - 1 / tau) ** 2,
-            "Therefore a policy with margin $t$ is to come near $1/\\tau$ times its label, in the square: 1 for the pair as it "
-            "was labelled,",
+            "Therefore the margin $t$ of a pair is fitted to $1/\\tau$ times its label. The label is 1 for the pair as it was "
+            "labelled,",
         ),
         define(
             both(t),
             (once(t) + t**2) / 2,
-            "and 0 for the same pair turned round. Both count alike.",
+            "and 0 for the same pair turned round. Both count one half.",
         ),
         define(loss, both(D) - sp.Rational(1, 4) / tau**2, "The loss is that, less a constant."),
         equal(loss, (D - target) ** 2, "The square is completed. The loss, as implemented."),
-        equal(sp.Derivative(loss, l_w), 2 * (D - target), "A pull of the size of the error, towards a finite margin,"),
+        equal(sp.Derivative(loss, l_w), 2 * (D - target), "The pull is twice the distance from the target,"),
         equal(sp.Derivative(loss, l_l), -2 * (D - target), "and the opposite one on the rejected response:"),
         equal(
             sp.Subs(sp.Derivative(loss, l_w), l_w, r_w + l_l - r_l + target),
             sp.Integer(0),
-            "at the margin $1 / (2\\tau)$ it stops. DPO's never does.",
+            "at the margin $1 / (2\\tau)$ both are zero. DPO's pulls never are.",
         ),
         equal(L(r_w, r_l), 1 / (4 * tau**2), "The loss at the reference."),
         define(

@@ -72,12 +72,12 @@ robust_dpo = Derivation(
         define(
             noisy(t),
             ((1 - eps) * single(t) - eps * single(-t)) / (1 - 2 * eps),
-            "A combination of the loss with the label as it stands and the label turned round,",
+            "A combination of the loss with the label as it stands and the label turned round.",
         ),
         equal(
             (1 - eps) * noisy(t) + eps * noisy(-t),
             single(t),
-            "whose mean over labels that are wrong with probability $\\epsilon$ is DPO's loss on right ones.",
+            "Its mean over labels that are wrong with probability $\\epsilon$ is DPO's loss on right labels.",
         ),
         define(loss, noisy(m), "This is the loss."),
         equal(
@@ -88,7 +88,7 @@ robust_dpo = Derivation(
         equal(
             sp.Derivative(loss, l_w),
             -beta * ((1 - eps) * sigma(-beta * D) + eps * sigma(beta * D)) / (1 - 2 * eps),
-            "Every pair is pulled on for ever, the more so the more noise is assumed,",
+            "Every pair is pulled at every margin, and harder if more noise is assumed,",
         ),
         equal(
             sp.Derivative(loss, l_l),

@@ -58,7 +58,7 @@ hinge_dpo = Derivation(
         equal(
             sp.Subs(sp.Derivative(loss, l_w), l_w, r_w + l_l - r_l + 1 / gamma + u),
             sp.Integer(0),
-            "and none beyond the margin $1 / \\gamma$, here by $u > 0$: such a pair teaches nothing any more.",
+            "and none beyond the margin $1 / \\gamma$, here by $u > 0$: such a pair has no effect on training any more.",
         ),
         equal(L(r_w, r_l), sp.Integer(1), "At the reference the loss is 1."),
         equal(
@@ -103,12 +103,16 @@ slic_hf = Derivation(
             -indicator(delta - l_w + l_l) - lam,
             "The chosen response is lifted always, and more so while the pair is not won by enough;",
         ),
-        equal(sp.Derivative(loss, l_l), indicator(delta - l_w + l_l), "the rejected one is lowered only so long."),
+        equal(
+            sp.Derivative(loss, l_l),
+            indicator(delta - l_w + l_l),
+            "the rejected one is lowered only while the pair is not won by enough.",
+        ),
         equal(L(t, t), delta - lam * t, "Two responses that are equally likely."),
         equal(
             L(l_w + t, l_l + t),
             loss - lam * t,
-            "When both fall together the calibration sees nothing; the supervised term charges $\\lambda$ for every nat.",
+            "If both fall together, the calibration does not change; the supervised term rises by $\\lambda$ for each nat.",
         ),
         equal(
             calibration(l_w, l_l) / delta,
@@ -167,7 +171,11 @@ click = Derivation(
             -1 / n_w - alpha * indicator(lead - l_w + l_l),
             "The good sample is lifted, by $\\alpha$ more while its lead is too small;",
         ),
-        equal(sp.Derivative(loss, l_l), alpha * indicator(lead - l_w + l_l), "the bad one is lowered only so long."),
+        equal(
+            sp.Derivative(loss, l_l),
+            alpha * indicator(lead - l_w + l_l),
+            "the bad one is lowered only while the lead is too small.",
+        ),
         equal(L(t, t), -t / n_w + alpha * lead, "Two samples that are equally likely."),
         equal(
             L(l_w + t, l_l + t),
@@ -196,7 +204,7 @@ rrhf = Derivation(
         define(
             calibration(t),
             relu(t),
-            "A worse response that is likelier by $t$ nats a token costs $t$; one that is not, nothing. There is "
+            "If the worse response is likelier by $t$ nats per token, this costs $t$; otherwise it costs nothing. There is "
             "no margin.",
         ),
         define(
@@ -212,7 +220,7 @@ rrhf = Derivation(
         equal(
             sp.Derivative(listed, l_1),
             -(indicator(mean_2 - mean_1) + indicator(mean_3 - mean_1)) / n_1 - weight,
-            "The best response is lifted once for each that is likelier, and always by the supervised term;",
+            "The best response is lifted once for each response that is likelier, and always by the supervised term;",
         ),
         equal(
             sp.Derivative(listed, l_2),
@@ -222,7 +230,7 @@ rrhf = Derivation(
         equal(
             sp.Derivative(listed, l_3),
             (indicator(mean_3 - mean_1) + indicator(mean_3 - mean_2)) / n_3,
-            "the last is lowered until it is last.",
+            "the last one is lowered while it is likelier than another.",
         ),
         equal(
             L(n_1 * (t + u + v), n_2 * (t + u), n_3 * t),
@@ -238,7 +246,7 @@ rrhf = Derivation(
         equal(
             sp.Derivative(ranked(t), t),
             sp.Sum(indicator(t - better(j)), (j, 1, N_better)) - sp.Sum(indicator(worse(j) - t), (j, 1, N_worse)),
-            "Its slope counts the responses that it beats and should not, less those that beat it and should not.",
+            "Its slope is the number of better responses that it leads, minus the number of worse ones that lead it.",
         ),
     ),
     assumptions=(

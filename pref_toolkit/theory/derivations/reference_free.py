@@ -44,7 +44,7 @@ orpo = Derivation(
         equal(
             sp.Derivative(loss, l_l),
             lam * sigma(-g) / (1 - p_l) / n_l,
-            "the rejected one is lowered, the harder the likelier it still is.",
+            "the rejected one is lowered, and harder if it is likelier.",
         ),
         equal(
             L(c * n_w, c * n_l),
@@ -156,8 +156,8 @@ cpo = Derivation(
         positive(
             sp.exp(lead) - 1,
             "differ by something positive. So CPO's loss bounds DPO's against an ideal reference from above, but for the "
-            "number $d$, which does not depend on the policy. The bound is tight where the pair is lost by far. The supervised "
-            "term is least at the distribution of the data, as SFT's derivation shows.",
+            "number $d$, which does not depend on the policy. The bound is tight for pairs that are ranked far wrong. The "
+            "supervised term is least at the distribution of the data, as SFT's derivation shows.",
         ),
     ),
 )
