@@ -184,7 +184,9 @@ def _generate_options(parser: ArgumentParser, argv: list[str]) -> None:
     parser.add_argument("--max_new_tokens", type=int, default=128, help="longest answer, in tokens")
     parser.add_argument("--temperature", type=float, default=1.0, help="0 always takes the most likely token")
     parser.add_argument("--seed", type=int, default=0, help="seed of the samples")
-    parser.add_argument("--chat", action="store_true", help="each prompt is what a user says, in the model's chat template")
+    parser.add_argument(
+        "--chat", action="store_true", help="each prompt is what a user says, in the model's chat template"
+    )
     parser.add_argument("prompt", nargs="+", help="one or more prompts")
 
 

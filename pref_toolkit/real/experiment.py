@@ -1,4 +1,4 @@
-"""What preference optimisation does to a real small model: the runs behind ``results.json``.
+"""What preference optimisation does to a real small model: the runs behind ``results.json`` and ``draws.json``.
 
     python -m pref_toolkit.real.experiment DIRECTORY
 
@@ -34,7 +34,7 @@ from pref_toolkit.training.loop import train
 from pref_toolkit.training.policy import Policy
 from pref_toolkit.training.protocols import Tokenizer
 
-FILE = Path(__file__).with_name("results.json")
+FILE, DRAWS = (Path(__file__).with_name(name) for name in ("results.json", "draws.json"))
 AT_ONCE = 32
 """Prompts that are answered side by side; more are slower on a CPU, whose memory their keys and values fill."""
 Row = dict[str, Any]
@@ -119,6 +119,20 @@ def answers(policy: Policy, asked: Sequence[Instruction], plan: Plan, seed: int,
         for instruction, text, own in zip(repeated, policy.texts(ids), ids)
     ]
     return [flat[i : i + draws] for i in range(0, len(flat), draws)]
+
+
+def rows_of(judged: Sequence[Sequence[Answer]]) -> list[Row]:
+    """What JSON can hold of answers: each instruction with its own."""
+    names = ("text", "finished", "tokens")
+    return [
+        {"instruction": asdict(own[0].instruction), "answers": [{n: getattr(a, n) for n in names} for a in own]}
+        for own in judged
+    ]
+
+
+def of_rows(rows: Sequence[Row]) -> list[list[Answer]]:
+    """What :func:`rows_of` was given."""
+    return [[Answer(Instruction(**row["instruction"]), **answer) for answer in row["answers"]] for row in rows]
 
 
 def prompts(policy: Policy, asked: Sequence[Instruction]) -> list[list[int]]:
@@ -247,12 +261,12 @@ def run(directory: Path, plan: Plan | None = None, arms: Sequence[str] = tuple(A
     base = Policy.load(plan.model, TrainConfig(precision=plan.precision))
 
     def draw(asked: list[Instruction], seed: int) -> Callable[[], Any]:
-        return lambda: [[asdict(a) for a in own] for own in answers(base, asked, plan, seed, plan.draws)]
+        return lambda: rows_of(answers(base, asked, plan, seed, plan.draws))
 
     drawn: dict[str, list[list[Answer]]] = {}
     for seed, (name, asked) in enumerate((("trained", instructions.trained()), ("unseen", instructions.unseen()))):
         made = _once(directory / f"draws-{name}.json", draw(asked[:: plan.every], plan.seed + 10 + seed))
-        drawn[name] = [[Answer(Instruction(**a.pop("instruction")), **a) for a in own] for own in made]
+        drawn[name] = of_rows(made)
     if not pairs(drawn["trained"]) or not pairs(drawn["unseen"]):
         raise Complaint("the model gave no instruction both a right and a wrong answer: there is nothing to learn from")
     held_out, _ = prepare(pairs(drawn["unseen"]), base.tokenizer)
@@ -298,6 +312,11 @@ def load() -> Row:
     return found
 
 
+def draws() -> list[list[Answer]]:
+    """The model's answers to the instructions that were trained on, from ``draws.json``."""
+    return of_rows(json.loads(DRAWS.read_text(encoding="utf-8")))
+
+
 def main(arguments: list[str]) -> int:
     """Run the experiment in a directory, and write ``results.json``; the exit code."""
     if len(arguments) != 1:
@@ -309,7 +328,8 @@ def main(arguments: list[str]) -> int:
         print(f"real.experiment: {complaint}", file=sys.stderr)
         return 2
     FILE.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    print(f"written: {FILE.name}")
+    DRAWS.write_bytes((Path(arguments[0]) / "draws-trained.json").read_bytes())
+    print(f"written: {FILE.name}, {DRAWS.name}")
     return 0
 
 
