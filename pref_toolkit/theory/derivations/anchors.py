@@ -149,7 +149,7 @@ apo_zero = Derivation(
         equal(
             sp.Rational(1, 4) - sigma(t) * sigma(-t),
             (sigma(t) - sp.Rational(1, 2)) ** 2,
-            r"So the product is at most 1/4, and no pull exceeds $\beta / 4$.",
+            r"So the product $\sigma(t)\,\sigma(-t)$ is at most 1/4, and no pull exceeds $\beta / 4$.",
         ),
         equal(L(r_w, r_l), sp.Integer(1), "At the reference the loss has this value."),
     ),
