@@ -56,7 +56,7 @@ dpo = Derivation(
             beta**2 * sigma(beta * D) * sigma(-beta * D),
             "The product is the second derivative, so the loss is convex in the margin, and it has no finite minimum.",
         ),
-        equal(L(r_w, r_l), sp.log(2), "At the reference the loss is $\\log 2$."),
+        equal(L(r_w, r_l), sp.log(2), r"At the reference the loss is $\log 2$."),
         define(
             pair(t, d),
             -sigma(d) * sp.log(sigma(t)) - sigma(-d) * sp.log(sigma(-t)),
