@@ -34,8 +34,8 @@ ipo = Derivation(
         *MARGIN,
         argue(
             r"\max_\pi\; \mathbb{E}_{y \sim \pi}\, p(y \succ \mu) - \tau\, \mathrm{KL}(\pi \,\Vert\, \mathrm{ref})",
-            "The objective is that of RLHF with the chance $p(y \\succ \\mu)$ of beating a response of $\\mu$ where "
-            "the reward was, and $\\tau$ where $\\beta$ was. So its optimum is the reference, tilted by that chance.",
+            r"The objective is that of RLHF with the chance $p(y \succ \mu)$ of beating a response of $\mu$ where "
+            r"the reward was, and $\tau$ where $\beta$ was. So its optimum is the reference, tilted by that chance.",
         ),
         define(
             h,
@@ -78,10 +78,10 @@ ipo = Derivation(
                 ),
             ),
             over(i, over(j, mu(i) * mu(j) * ((w(i) - w(j)) ** 2 - beats(i, j)))) / tau**2,
-            "Let $\\eta$ be the policy's log-ratios. Compare two squares: the distance of the policy's margin from the "
-            "optimum's, and its distance from $1/\\tau$ times a label of 1 or 0. Their means differ by a number that does not "
-            "depend on the policy. For a single pair this is false, because the label's mean is $p(i, j)$ and not the "
-            "difference of chances. It is true of the mean over both responses.",
+            r"Let $\eta$ be the policy's log-ratios. Compare two squares: the distance of the policy's margin from "
+            r"the optimum's, and its distance from $1/\tau$ times a label of 1 or 0. Their means differ by a number "
+            "that does not depend on the policy. For a single pair this is false, because the label's mean is "
+            "$p(i, j)$ and not the difference of chances. It is true of the mean over both responses.",
         ),
         argue(
             r"\operatorname{supp} \mu = \operatorname{supp} \mathrm{ref}",
