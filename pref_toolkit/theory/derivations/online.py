@@ -58,7 +58,7 @@ rso = Derivation(
         equal(
             A,
             sp.exp((beta * sp.log(Z) - M) / beta),
-            "The further $M$ lies above $\\beta \\log Z$, the value of the optimum, the fewer draws are kept.",
+            r"The further $M$ lies above $\beta \log Z$, the value of the optimum, the fewer draws are kept.",
         ),
         argue(
             r"\beta \to \infty:\; a \to 1, \qquad \beta \to 0:\; a(y) \to 0 \text{ where } r(y) < M",
