@@ -52,8 +52,7 @@ DIRECTION = (
 )
 ONE_PARAMETER = (
     "There is one prompt with a finite number $K$ of responses, each of positive probability, and one parameter at a "
-    "time. To first "
-    "order, which is all that a gradient sees, any parameter moves the logits linearly."
+    "time. To first order, which is all that a gradient sees, any parameter moves the logits linearly."
 )
 
 psi = score(y, t)
