@@ -81,7 +81,7 @@ rlhf = Derivation(
         equal(
             r(y),
             beta * sp.log(best(y) / ref(y)) + beta * sp.log(Z),
-            "The optimum gives the reward back, up to $\\log Z$.",
+            r"The optimum gives the reward back, up to $\log Z$.",
         ),
         equal(
             r(i) - r(j),
