@@ -184,9 +184,9 @@ dpo_nll = Derivation(
         equal(
             beta * sp.log(Z) - over(base(y) * reward(y)),
             -beta * over(base(y) * sp.log(policy(y))) + beta * over(base(y) * sp.log(reference(y))),
-            r"The optimum gains on the mean reward of $\mu$ the supervised loss of $\mu$'s responses and a number "
-            "that does not depend on the policy. So this doubt is a supervised term, which is a sum over tokens "
-            "where the code has a mean.",
+            r"The gain on the mean reward of $\mu$ is $\beta$ times the supervised loss of $\mu$'s responses, plus "
+            "a number that does not depend on the policy. So this doubt is a supervised term, which is a sum over "
+            "tokens where the code has a mean.",
         ),
         argue(
             r"\min_r\left\{\eta\, \mathcal{L}_{\mathrm{BT}}(r) + \max_\pi J_r(\pi) - \mathbb{E}_{\mu}[r]\right\} = "
