@@ -27,8 +27,8 @@ loss = L(l_w, l_l)
 logistic = -sp.log(sigma(t))
 
 REWARDS = (
-    define(b_w, beta * rho_w, "The chosen response's reward,"),
-    define(b_l, beta * rho_l, "and the rejected one's, each by itself."),
+    define(b_w, beta * rho_w, "This is the chosen response's reward."),
+    define(b_l, beta * rho_l, "This is the rejected response's reward. Each response has a reward by itself."),
 )
 
 q_w = sp.Symbol("q_w", positive=True)
@@ -55,66 +55,70 @@ nca = Derivation(
             -q_w * sp.log(sigma(b_w))
             - (1 - q_w) * sp.log(sigma(b_l))
             - (sp.log(sigma(-b_w)) + sp.log(sigma(-b_l))) / 2,
-            "A classifier with logit $b$ calls a response good with its share of the preference, $q_w$ or $1 - q_w$, "
-            "and a draw of the reference, uniform over the two, noise.",
+            "A classifier with logit $b$ tells good responses from noise. It sees each response as good with its "
+            "share of the preference, $q_w$ or $1 - q_w$, and it sees a draw of the reference, uniform over the "
+            "two responses, as noise.",
         ),
         define(loss, single(sp.Integer(1)), "The chosen response has the whole preference."),
         equal(
             loss,
             -sp.log(sigma(b_w)) - sp.log(sigma(-b_w)) / 2 - sp.log(sigma(-b_l)) / 2,
-            "The loss, as implemented.",
+            "The toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             beta * (sp.Rational(3, 2) * sigma(b_w) - 1),
-            "The chosen response has a target of its own: a reward with $\\sigma(b_w) = 2 / 3$.",
+            r"The chosen response has a target of its own, which is a reward with $\sigma(b_w) = 2 / 3$.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             beta * sigma(b_l) / 2,
-            "The rejected one is always lowered, with a pull that fades.",
+            "The rejected response is always lowered, with a pull that fades.",
         ),
         equal(
             slope(-sp.log(sigma(t)) - sp.log(sigma(-t)) / 2, t, sp.log(2)),
             sp.Integer(0),
-            "The target is $b_w = \\log 2$: below it the chosen response rises, whatever the rejected one does.",
+            r"The target is $b_w = \log 2$. Below it the chosen response rises, whatever the rejected one does.",
         ),
-        equal(L(r_w, r_l), 2 * sp.log(2), "At the reference."),
+        equal(L(r_w, r_l), 2 * sp.log(2), "At the reference the loss has this value."),
         define(
             classify(t),
             -weight * sp.log(sigma(t)) - sp.log(sigma(-t)),
-            "The population of responses. One of reward $r$ is good with weight $w = e^{r / \\alpha} / Z$ against 1 of the "
-            "reference's noise; here $Z$ is the mean of $e^{r / \\alpha}$ under the reference. Its share of the loss at "
-            "logit $t$",
+            "The next lines are about the population of responses. A response of reward $r$ is good with weight $w "
+            r"= e^{r / \alpha} / Z$ against weight 1 of the reference's noise, where $Z$ is the mean of $e^{r / "
+            r"\alpha}$ under the reference. At logit $t$ the response has this share of the loss.",
         ),
         equal(
             sp.Derivative(classify(t), t),
             (weight + 1) * sigma(t) - weight,
-            "has this slope,",
+            "The share has this slope.",
         ),
         equal(
             sp.Derivative(classify(t), (t, 2)),
             (weight + 1) * sigma(t) * sigma(-t),
-            "which grows everywhere,",
+            "The slope itself has this derivative.",
         ),
-        positive((weight + 1) * sigma(t) * sigma(-t), "as this is positive:"),
+        positive((weight + 1) * sigma(t) * sigma(-t), "The derivative is positive, so the slope grows everywhere."),
         equal(
             slope(classify(t), t, sp.log(weight)),
             sp.Integer(0),
-            "its one minimum is at the logit $\\log w = r / \\alpha - \\log Z$, response by response. DPO fixes only "
-            "differences of log-ratios.",
+            r"So the share has one minimum, at the logit $\log w = r / \alpha - \log Z$, response by response. DPO "
+            "fixes only differences of log-ratios.",
         ),
-        define(total, over(y, noise(y) * sp.exp(reward(y) / order)), "This $Z$, over $K$ responses,"),
+        define(total, over(y, noise(y) * sp.exp(reward(y) / order)), "This is $Z$ over $K$ responses."),
         define(
             tilt(y),
             noise(y) * sp.exp(sp.log(sp.exp(reward(y) / order) / total)),
-            "and the reference moved by that logit, with $\\beta = 1$,",
+            r"This is the reference, moved by that logit, with $\beta = 1$.",
         ),
         equal(
-            over(y, tilt(y)), sp.Integer(1), "sum to 1: the minimum is a policy, RLHF's optimum at $\\alpha$ itself."
+            over(y, tilt(y)),
+            sp.Integer(1),
+            r"Its probabilities sum to 1. So the minimum is a policy, and it is RLHF's optimum at $\alpha$ "
+            "itself.",
         ),
     ),
-    assumptions=("For the last lines: a tabular policy and the population of responses.",),
+    assumptions=("The last lines assume a tabular policy and the population of responses.",),
 )
 
 apo_zero = Derivation(
@@ -123,18 +127,31 @@ apo_zero = Derivation(
     steps=(
         *MARGIN[:2],
         *REWARDS,
-        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
-        define(loss, single(b_w) + single(-b_l), "The chosen reward should be above zero, the rejected one below."),
-        equal(loss, 1 - sigma(b_w) + sigma(b_l), "The loss, as implemented."),
-        equal(sp.Derivative(loss, l_w), -beta * sigma(b_w) * sigma(-b_w), "Each response is pulled on by itself,"),
-        equal(sp.Derivative(loss, l_l), beta * sigma(b_l) * sigma(-b_l), "and hardest near the reference."),
-        nonnegative((sigma(t) - sp.Rational(1, 2)) ** 2, "Since this is never negative"),
+        define(single(t), 1 - sigma(t), "This loss rewards $t > 0$ and is bounded on both sides."),
+        define(
+            loss,
+            single(b_w) + single(-b_l),
+            "The loss asks for a chosen reward above zero and a rejected reward below zero.",
+        ),
+        equal(loss, 1 - sigma(b_w) + sigma(b_l), "The toolkit implements this form of the loss."),
+        equal(
+            sp.Derivative(loss, l_w),
+            -beta * sigma(b_w) * sigma(-b_w),
+            "The pull on the chosen response depends on its own reward only.",
+        ),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(b_l) * sigma(-b_l),
+            "The pull on the rejected response depends on its own reward only. Both pulls are hardest near the "
+            "reference.",
+        ),
+        nonnegative((sigma(t) - sp.Rational(1, 2)) ** 2, "A square is never negative."),
         equal(
             sp.Rational(1, 4) - sigma(t) * sigma(-t),
             (sigma(t) - sp.Rational(1, 2)) ** 2,
-            "no pull exceeds $\\beta / 4$.",
+            r"So the product $\sigma(t)\,\sigma(-t)$ is at most 1/4, and no pull exceeds $\beta / 4$.",
         ),
-        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference the loss has this value."),
     ),
 )
 
@@ -144,29 +161,29 @@ apo_down = Derivation(
     steps=(
         *MARGIN[:2],
         *REWARDS,
-        define(single(t), 1 - sigma(t), "A loss that rewards $t > 0$ and is bounded on both sides."),
+        define(single(t), 1 - sigma(t), "This loss rewards $t > 0$ and is bounded on both sides."),
         define(
             loss,
             single(-b_w) + single(b_w - b_l),
-            "The chosen reward should be below zero, and above the rejected one.",
+            "The loss asks for a chosen reward below zero and above the rejected one.",
         ),
-        equal(loss, sigma(b_w) + (1 - sigma(b_w - b_l)), "The loss, as implemented."),
+        equal(loss, sigma(b_w) + (1 - sigma(b_w - b_l)), "The toolkit implements this form of the loss."),
         equal(
             sp.Derivative(loss, l_w),
             beta * (sigma(b_w) * sigma(-b_w) - sigma(b_w - b_l) * sigma(b_l - b_w)),
-            "The two aims pull the chosen response in opposite directions;",
+            "The two aims pull the chosen response in opposite directions.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             beta * sigma(b_w - b_l) * sigma(b_l - b_w),
-            "the rejected one only ever falls.",
+            "The rejected response is only ever lowered.",
         ),
         equal(
             sp.Subs(sp.Derivative(loss, l_w), (l_w, l_l), (r_w, r_l)),
             sp.Integer(0),
-            "At the reference they balance: only the rejected response moves.",
+            "At the reference the two aims balance, so only the rejected response moves.",
         ),
-        equal(L(r_w, r_l), sp.Integer(1), "At the reference."),
+        equal(L(r_w, r_l), sp.Integer(1), "At the reference the loss has this value."),
     ),
 )
 
@@ -181,61 +198,72 @@ aot = Derivation(
         argue(
             r"m_{(1)} \le m_{(2)} \le \dots \quad\text{against}\quad m^{\mathrm{ref}}_{(1)} \le "
             r"m^{\mathrm{ref}}_{(2)} \le \dots",
-            "The log-ratios of chosen to rejected under the policy should be larger than the reference's as a "
-            "distribution: its smallest above the smallest, and so on. So both are sorted, and compared rank by rank.",
+            "The policy's log-ratios of chosen to rejected should be larger than the reference's as a "
+            "distribution: the smallest above the smallest, the second above the second, and so on. So the loss "
+            "sorts both and compares them rank by rank.",
         ),
         define(
             crosswise(a),
             cost(x - a) + cost(x + b) - cost(x) - cost(x + b - a),
-            "Two pairs, whose values differ by $b \\ge 0$ under the policy and by $a \\ge 0$ under the reference; $x$ is the "
-            "difference of the two lower ones. With a cost $c$, matching them crosswise costs more than by rank, by this.",
+            r"Two pairs have values that differ by $b \ge 0$ under the policy and by $a \ge 0$ under the reference, "
+            "and the policy's lower value exceeds the reference's by $x$. Crosswise matching compares each lower "
+            "value with the other side's higher one. With a cost $c$ it costs this much more than matching by "
+            "rank.",
         ),
-        equal(crosswise(sp.Integer(0)), sp.Integer(0), "It is 0 at $a = 0$;"),
+        equal(crosswise(sp.Integer(0)), sp.Integer(0), "The extra cost is 0 at $a = 0$."),
         equal(
             sp.Derivative(crosswise(a), a),
             slope(cost(t), t, x + b - a) - slope(cost(t), t, x - a),
-            "then it grows by the difference of two slopes, the first at the larger point: never negative if $c$ is convex.",
+            "As $a$ grows, the extra cost grows by the difference of two slopes, the first at the larger point. If "
+            "$c$ is convex, this difference is never negative, so crosswise matching never costs less.",
         ),
-        define(single(t), logistic, "In full for AOT's own cost. Let it be this, at $t = \\beta x$."),
+        define(
+            single(t), logistic, r"The next lines prove the same for AOT's own cost, which is this at $t = \beta x$."
+        ),
         equal(
             sp.exp(single(t - sp.log(1 + v_1)) + single(t + sp.log(1 + v_2)))
             - sp.exp(single(t) + single(t + sp.log(1 + v_2) - sp.log(1 + v_1))),
             sp.exp(-t) * v_1 * v_2 / (1 + v_2),
-            "With $\\beta a = \\log(1 + v_1)$ and $\\beta b = \\log(1 + v_2)$, exponentials of the cost crosswise and "
-            "by rank differ by this,",
+            r"Let $\beta a = \log(1 + v_1)$ and $\beta b = \log(1 + v_2)$. The exponentials of the crosswise cost "
+            "and of the cost by rank then differ by this.",
         ),
         nonnegative(
             sp.exp(-t) * v_1 * v_2 / (1 + v_2),
-            "which is never negative, as $v_1 \\ge 0$ and $v_2 \\ge 0$. For two pairs matching by rank never costs more.",
+            r"The difference is never negative, because $v_1 \ge 0$ and $v_2 \ge 0$. So for two pairs matching by "
+            "rank never costs more than crosswise matching.",
         ),
         argue(
             r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(i)}\right) \le "
             r"\sum_i c\left(m_{(i)} - m^{\mathrm{ref}}_{(s(i))}\right)",
-            "The same holds for any number of pairs, any other matching $s$ and any convex cost $c$: two pairs that are "
-            "matched crosswise can be swapped at no cost, until all are sorted.",
+            "The same holds for any number of pairs, any other matching $s$ and any convex cost $c$. Two pairs "
+            "that are matched crosswise can be swapped without raising the cost, until all are sorted.",
         ),
-        define(m, l_w - l_l, "The policy's log-ratio of this pair,"),
-        define(loss, -sp.log(sigma(beta * m - beta * m_ref)), "against the reference's of the same rank in the batch."),
-        equal(loss, -sp.log(sigma(beta * ((l_w - l_l) - m_ref))), "The loss, as implemented."),
+        define(m, l_w - l_l, "This is the policy's log-ratio of this pair."),
+        define(
+            loss,
+            -sp.log(sigma(beta * m - beta * m_ref)),
+            "The loss compares it with the reference's log-ratio of the same rank in the batch.",
+        ),
+        equal(loss, -sp.log(sigma(beta * ((l_w - l_l) - m_ref))), "The toolkit implements this form of the loss."),
         equal(
             sp.Derivative(loss, l_w),
             -beta * sigma(-beta * (m - m_ref)),
-            "The pull is DPO's with another pair's reference:",
+            "The pull on the chosen response is DPO's with another pair's reference.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             beta * sigma(-beta * (m - m_ref)),
-            "and the same on the rejected response, since ranks change only at ties.",
+            "The pull on the rejected response has the same size, because ranks change only at ties.",
         ),
         equal(
             sp.Subs(loss, m_ref, r_w - r_l),
             -sp.log(sigma(beta * ((l_w - r_w) - (l_l - r_l)))),
-            "If the pair keeps its rank, or is alone, this is DPO.",
+            "If the pair keeps its rank, or is alone in the batch, the loss is DPO's.",
         ),
         equal(
             sp.Subs(loss, (m_ref, l_w, l_l), (r_w - r_l, r_w, r_l)),
             sp.log(2),
-            "At the reference, where every pair has its own rank.",
+            "At the reference every pair has its own rank, and the loss has this value.",
         ),
     ),
     assumptions=("A derivative is taken where no two log-ratios of the batch are equal.",),

@@ -33,9 +33,11 @@ odpo = Derivation(
     title="DPO with an offset: some preferences are stronger",
     steps=(
         *MARGIN,
-        define(s_w, s_l + gap, "The judge scores the chosen response higher, by $\\Delta > 0$."),
+        define(s_w, s_l + gap, r"The judge gives the chosen response the higher score, by $\Delta > 0$."),
         define(
-            offset, alpha * sp.log(s_w - s_l), "The offset by which the policy's rewards should differ grows with it."
+            offset,
+            alpha * sp.log(s_w - s_l),
+            "The policy's rewards should differ by this offset, which grows with the difference of the scores.",
         ),
         argue(
             r"\Pr(\hat s_w - \hat s_l > o) = \sigma(\beta D - o), \quad \hat s = \beta \rho + \text{Gumbel noise}",
@@ -44,21 +46,28 @@ odpo = Derivation(
         define(
             beats(t),
             sigma(t - offset),
-            "So, with rewards that differ by $t$, this is the chance of a lead beyond the offset,",
+            "If the rewards differ by $t$, this is the chance of a lead beyond the offset.",
         ),
-        equal(beats(t), 1 - sigma(offset - t), "which is 1 minus the chance of a smaller lead."),
-        define(loss, -sp.log(beats(beta * D)), "The loss is its negative logarithm."),
-        equal(loss, -sp.log(sigma(beta * D - alpha * sp.log(s_w - s_l))), "The loss, as implemented."),
+        equal(beats(t), 1 - sigma(offset - t), "The chance is 1 minus the chance of a smaller lead."),
+        define(loss, -sp.log(beats(beta * D)), "The loss is the negative logarithm of this chance."),
+        equal(
+            loss, -sp.log(sigma(beta * D - alpha * sp.log(s_w - s_l))), "The toolkit implements this form of the loss."
+        ),
         equal(
             sp.Derivative(loss, l_w),
             -beta * sigma(offset - beta * D),
-            "The pull goes on until the lead exceeds the offset,",
+            "The pull on the chosen response goes on until the lead exceeds the offset.",
         ),
-        equal(sp.Derivative(loss, l_l), beta * sigma(offset - beta * D), "on both responses."),
+        equal(
+            sp.Derivative(loss, l_l),
+            beta * sigma(offset - beta * D),
+            "The pull on the rejected response has the same size.",
+        ),
         equal(
             L(r_w, r_l),
             sp.log(1 + (s_w - s_l) ** alpha),
-            "At the reference. With $\\alpha = 0$, or scores that differ by 1, this is DPO's.",
+            r"At the reference the loss has this value. With $\alpha = 0$, or with scores that differ by 1, it is "
+            "DPO's.",
         ),
     ),
     assumptions=("Rewards carry Gumbel noise.",),
@@ -74,62 +83,85 @@ s_dpo = Derivation(
     name="s_dpo",
     title="S-DPO: one chosen response against several",
     steps=(
-        define(rho_1, l_1 - r_1, "The chosen response's log-ratio,"),
-        define(rho_2, l_2 - r_2, "the first rejected one's"),
-        define(rho_3, l_3 - r_3, "and the second's."),
-        define(s_1, beta * rho_1 + beta * sp.log(Z), "The rewards for which the policy is RLHF's optimum,"),
-        define(s_2, beta * rho_2 + beta * sp.log(Z), "all with the same $Z$:"),
-        define(s_3, beta * rho_3 + beta * sp.log(Z), "one prompt."),
+        define(rho_1, l_1 - r_1, "This is the chosen response's log-ratio."),
+        define(rho_2, l_2 - r_2, "This is the first rejected response's log-ratio."),
+        define(rho_3, l_3 - r_3, "This is the second rejected response's log-ratio."),
+        define(
+            s_1,
+            beta * rho_1 + beta * sp.log(Z),
+            "This is the chosen response's reward for which the policy is RLHF's optimum.",
+        ),
+        define(
+            s_2, beta * rho_2 + beta * sp.log(Z), "This is the first rejected response's reward, with the same $Z$."
+        ),
+        define(
+            s_3,
+            beta * rho_3 + beta * sp.log(Z),
+            "This is the second rejected response's reward. Its $Z$ is the same too, because the prompt is the same.",
+        ),
         define(
             listed,
             -sp.log(sp.exp(s_1) / (sp.exp(s_1) + sp.exp(s_2) + sp.exp(s_3))),
-            "Plackett-Luce's probability that the chosen one is first; the order of the others is not asked for.",
+            "The loss is the negative logarithm of Plackett-Luce's probability that the chosen response is first. "
+            "The order of the others does not enter.",
         ),
         equal(
             listed,
             sp.log(1 + sp.exp(beta * (rho_2 - rho_1)) + sp.exp(beta * (rho_3 - rho_1))),
-            "The loss, as implemented.",
+            "The toolkit implements this form of the loss.",
         ),
-        define(p_1, sp.exp(beta * rho_1) / total, "The probability of being first, of the chosen response,"),
-        define(p_2, sp.exp(beta * rho_2) / total, "of the first rejected one,"),
-        define(p_3, sp.exp(beta * rho_3) / total, "and of the second."),
+        define(p_1, sp.exp(beta * rho_1) / total, "This is the probability that the chosen response is first."),
+        define(p_2, sp.exp(beta * rho_2) / total, "This is the probability that the first rejected response is first."),
+        define(
+            p_3, sp.exp(beta * rho_3) / total, "This is the probability that the second rejected response is first."
+        ),
         equal(
             sp.Derivative(listed, l_1),
             -beta * (1 - p_1),
-            "The chosen response is lifted by 1 minus its own probability;",
+            "The chosen response is raised by 1 minus its own probability.",
         ),
-        equal(sp.Derivative(listed, l_2), beta * p_2, "a rejected one is lowered by its own probability:"),
-        equal(sp.Derivative(listed, l_3), beta * p_3, "the strongest rival is lowered most."),
-        equal(L(r_1, r_2, r_3), sp.log(3), "At the reference."),
+        equal(sp.Derivative(listed, l_2), beta * p_2, "The first rejected response is lowered by its own probability."),
+        equal(
+            sp.Derivative(listed, l_3),
+            beta * p_3,
+            "The second rejected response is lowered by its own probability as well. So the strongest rival is "
+            "lowered most.",
+        ),
+        equal(L(r_1, r_2, r_3), sp.log(3), "At the reference the loss has this value."),
         argue(
             r"\rho_3 \to -\infty \implies \mathcal{L} \to -\log \sigma(\beta(\rho_1 - \rho_2))",
-            "A rejected response that became impossible drops out. With one left this is DPO.",
+            "A rejected response that becomes impossible drops out. With one rejected response left the loss is DPO's.",
         ),
         define(
             chosen(t),
             sp.exp(beta * t) / (sp.exp(beta * t) + over(i, sp.exp(beta * ratio(i)))),
-            "With any number $K$ of rejected responses, of log-ratios $\\rho(i)$: the probability that the chosen one is "
-            "first, at log-ratio $t$.",
+            r"Let any number $K$ of rejected responses have the log-ratios $\rho(i)$. If the chosen response has "
+            "the log-ratio $t$, this is the probability that it is first.",
         ),
         equal(
             -sp.log(chosen(t)),
             sp.log(1 + over(i, sp.exp(beta * (ratio(i) - t)))),
-            "The loss for any $K$,",
+            "The loss has this form for any $K$.",
         ),
-        equal(sp.Derivative(-sp.log(chosen(t)), t), -beta * (1 - chosen(t)), "and its pull on the chosen response."),
+        equal(
+            sp.Derivative(-sp.log(chosen(t)), t),
+            -beta * (1 - chosen(t)),
+            "The pull on the chosen response has this form for any $K$.",
+        ),
         define(
             moved(x),
             sp.exp(beta * t) + sp.exp(beta * x) + rest,
-            "For one rejected response at log-ratio $x$, with $o$ the sum over the others,",
+            "Let one rejected response have the log-ratio $x$, and let $o$ be the sum over the others. This is the "
+            "denominator of the probabilities.",
         ),
         equal(
             sp.Derivative(-sp.log(sp.exp(beta * t) / moved(x)), x),
             beta * sp.exp(beta * x) / moved(x),
-            "the pull down is its own probability, again for any $K$.",
+            "The pull down on that response is its own probability, again for any $K$.",
         ),
     ),
     assumptions=(
-        "The lines that name responses are written out for two rejected ones; the last five hold for any number.",
+        "The lines that name responses are written out for two rejected ones, and the last five hold for any number.",
     ),
 )
 
@@ -141,73 +173,75 @@ exo = Derivation(
         define(
             w,
             sp.exp(beta * l_w - beta * r_w) / (sp.exp(beta * l_w - beta * r_w) + sp.exp(beta * l_l - beta * r_l)),
-            "The policy's share of the chosen response, tilted by $\\beta$ against the reference.",
+            r"This is the policy's share of the chosen response, tilted by $\beta$ against the reference.",
         ),
-        equal(w, sigma(beta * D), "It is a function of the margin."),
+        equal(w, sigma(beta * D), "The share is a function of the margin."),
         define(
             loss,
             w * sp.log(w / (1 - eps)) + (1 - w) * sp.log((1 - w) / eps),
-            "The divergence from the policy's shares to the label's, $1 - \\epsilon$ and $\\epsilon$. DPO's is "
-            "the other one.",
+            r"The loss is the divergence from the policy's shares to the label's, which are $1 - \epsilon$ and "
+            r"$\epsilon$. DPO's loss is the divergence in the other direction.",
         ),
         equal(
             loss,
             sigma(beta * D) * (sp.log(sigma(beta * D)) - sp.log(1 - eps))
             + sigma(-beta * D) * (sp.log(sigma(-beta * D)) - sp.log(eps)),
-            "The loss, as implemented.",
+            "The toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             beta * sigma(beta * D) * sigma(-beta * D) * (beta * D - sp.log((1 - eps) / eps)),
-            "The target is finite, and the pull fades where the policy is sure, right or wrong,",
+            "The target is finite, and the pull on the chosen response fades where the policy is sure, right or wrong.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             -beta * sigma(beta * D) * sigma(-beta * D) * (beta * D - sp.log((1 - eps) / eps)),
-            "on both responses.",
+            "The pull on the rejected response has the same size.",
         ),
-        equal(L(r_w, r_l), -sp.log(2) - (sp.log(1 - eps) + sp.log(eps)) / 2, "At the reference."),
+        equal(
+            L(r_w, r_l), -sp.log(2) - (sp.log(1 - eps) + sp.log(eps)) / 2, "At the reference the loss has this value."
+        ),
         define(
             share(i),
             (policy(i) / ref(i)) ** beta / over(y, (policy(y) / ref(y)) ** beta),
-            "The same shares for $K$ responses,",
+            "These are the same shares for $K$ responses.",
         ),
         define(
             label(i),
             sp.exp(reward(i) / temperature) / over(y, sp.exp(reward(y) / temperature)),
-            "and labels from their rewards, at temperature $\\beta_r$. The loss is the divergence from these shares to "
-            "these labels.",
+            r"The labels come from the rewards of the responses, at temperature $\beta_r$. The loss is the "
+            "divergence from the shares to these labels.",
         ),
         equal(
             sp.log(share(i) / share(j)),
             beta * (sp.log(policy(i) / ref(i)) - sp.log(policy(j) / ref(j))),
-            "It is 0 only if all shares equal the labels. Ratios of shares give the differences of log-ratios,",
+            "The loss is 0 only if all shares equal the labels. Ratios of shares give the differences of log-ratios.",
         ),
         equal(
             sp.log(label(i) / label(j)),
             (reward(i) - reward(j)) / temperature,
-            "and ratios of labels give the differences of rewards.",
+            "Ratios of labels give the differences of rewards.",
         ),
         define(
             best(i),
             ref(i) * sp.exp(reward(i) / (beta * temperature)) / Z,
-            "RLHF's optimum, for a divergence that costs $\\beta \\beta_r$ a nat,",
+            r"This is RLHF's optimum for a divergence that costs $\beta \beta_r$ a nat.",
         ),
         equal(
             beta * (sp.log(best(i) / ref(i)) - sp.log(best(j) / ref(j))),
             (reward(i) - reward(j)) / temperature,
-            "has just these differences:",
+            "The log-ratios of this optimum have just these differences.",
         ),
         equal(
             (best(i) / ref(i)) ** beta / over(y, (best(y) / ref(y)) ** beta),
             label(i),
-            "its shares are the labels. So the loss is 0 there, and elsewhere only if the policy differs by one common "
-            "factor on the $K$ responses.",
+            "The shares of the optimum are the labels. So the loss is 0 there, and it is 0 elsewhere only if the "
+            "policy differs by one common factor on the $K$ responses.",
         ),
     ),
     assumptions=(
-        "The loss is that of a pair. With more responses the code shares $\\epsilon$ among the rejected ones; that is ours, "
-        "and not derived. The lines on $K$ responses are about labels from rewards.",
+        r"The loss is that of a pair. With more responses the code divides $\epsilon$ among the rejected ones, "
+        "which is our choice and not derived. The lines on $K$ responses are about labels from rewards.",
     ),
 )
 
@@ -221,37 +255,43 @@ kto = Derivation(
     name="kto",
     title="KTO: gains and losses against a reference point",
     steps=(
-        define(rho, l - r, "The answer's log-ratio is its reward, in units of $1 / \\beta$."),
+        define(rho, l - r, r"This is the answer's log-ratio. It is the answer's reward in units of $1 / \beta$."),
         define(
             worth(t),
             lam * sigma(s * beta * t),
-            "Its worth at distance $t$ from the reference point: concave in gains, convex in losses, bounded. The "
-            "sign $s$ is $+1$ for a desirable answer and $-1$ for another; $\\lambda$ is the weight of that kind.",
+            "This is the worth of an answer at distance $t$ from the reference point. It is concave in gains, "
+            "convex in losses and bounded. The sign $s$ is $+1$ for a desirable answer and $-1$ for an undesirable "
+            r"one, and $\lambda$ is the weight of that kind.",
         ),
         define(
             labelled,
             lam - worth(rho - z_0),
-            "The loss is the distance to the largest worth; no gradient goes through $z_0$.",
+            "The loss is the distance to the largest worth, and no gradient flows through $z_0$.",
         ),
-        equal(labelled, lam * (1 - sigma(s * beta * (rho - z_0))), "The loss, as implemented."),
+        equal(labelled, lam * (1 - sigma(s * beta * (rho - z_0))), "The toolkit implements this form of the loss."),
         equal(
             sp.Derivative(labelled, l),
             -s * lam * beta * sigma(s * beta * (rho - z_0)) * sigma(-s * beta * (rho - z_0)),
             "The pull is largest at the reference point and fades on both sides.",
         ),
-        nonnegative(lam * sigma(-s * beta * (rho - z_0)), "This is never negative,"),
+        nonnegative(lam * sigma(-s * beta * (rho - z_0)), "This product is never negative."),
         equal(
             labelled,
             lam * sigma(-s * beta * (rho - z_0)),
-            "and it is the loss, because $1 - \\sigma(t) = \\sigma(-t)$.",
+            r"The product is the loss, because $1 - \sigma(t) = \sigma(-t)$.",
         ),
-        nonnegative(lam * sigma(s * beta * (rho - z_0)), "This is never negative either,"),
+        nonnegative(lam * sigma(s * beta * (rho - z_0)), "This product is never negative either."),
         equal(
             lam - labelled,
             lam * sigma(s * beta * (rho - z_0)),
-            "and it is $\\lambda$ minus the loss. So the loss is bounded, and answers far on the wrong side are hardly pulled.",
+            r"The product is $\lambda$ minus the loss. So the loss is bounded, and answers far on the wrong side "
+            "are hardly pulled.",
         ),
-        equal(sp.Subs(labelled, (l, z_0), (r, 0)), lam / 2, "At the reference, where the divergence $z_0$ is 0."),
+        equal(
+            sp.Subs(labelled, (l, z_0), (r, 0)),
+            lam / 2,
+            "At the reference the divergence $z_0$ is 0, and the loss has this value.",
+        ),
     ),
     assumptions=("Worth is judged against the mean reward $z_0$ of mismatched answers, which estimates a divergence.",),
 )
@@ -260,31 +300,35 @@ bco = Derivation(
     name="bco",
     title="BCO: a binary classifier whose logit is the reward",
     steps=(
-        define(rho, l - r, "The answer's log-ratio."),
+        define(rho, l - r, "This is the answer's log-ratio."),
         define(
             labelled,
             -sp.log(1 / (1 + sp.exp(-s * (beta * rho - delta)))),
-            "Logistic regression of the label $s = \\pm 1$ on the reward, shifted by $\\delta$, the mean reward "
-            "so far.",
+            r"The loss is a logistic regression of the label $s = \pm 1$ on the reward, which is shifted by "
+            r"$\delta$, the mean reward so far.",
         ),
-        equal(labelled, -sp.log(sigma(s * (beta * rho - delta))), "The loss, as implemented."),
+        equal(labelled, -sp.log(sigma(s * (beta * rho - delta))), "The toolkit implements this form of the loss."),
         equal(
             sp.Derivative(labelled, l),
             -s * beta * sigma(-s * (beta * rho - delta)),
-            "A desirable answer rises, another one falls, as far as the classifier errs; the shift carries no "
-            "gradient.",
+            "A desirable answer is raised and an undesirable one is lowered, as far as the classifier errs. The "
+            "shift carries no gradient.",
         ),
-        define(certain(t), -sp.log(sigma(t)), "The classifier's loss at logit $t$: DPO's at margin $t$."),
+        define(certain(t), -sp.log(sigma(t)), "The classifier's loss at logit $t$ is DPO's loss at margin $t$."),
         equal(
             sp.exp(certain(s_w - delta) + certain(delta - s_l)) - sp.exp(certain(s_w - s_l)),
             sp.exp(delta - s_w) + sp.exp(s_l - delta),
-            "A desirable and an undesirable answer with rewards $s_w$ and $s_l$: exponentials of both losses and "
-            "of DPO's",
+            "A desirable answer has the reward $s_w$, and an undesirable one has $s_l$. The exponential of the sum "
+            "of their losses exceeds that of DPO's loss by this.",
         ),
         positive(
             sp.exp(delta - s_w) + sp.exp(s_l - delta),
-            "differ by something positive: the classifier's loss bounds DPO's from above, for every shift.",
+            "The excess is positive, so the classifier's loss bounds DPO's from above, for every shift.",
         ),
-        equal(sp.Subs(labelled, (l, delta), (r, 0)), sp.log(2), "At the reference, where the mean reward is 0."),
+        equal(
+            sp.Subs(labelled, (l, delta), (r, 0)),
+            sp.log(2),
+            "At the reference the mean reward is 0, and the loss has this value.",
+        ),
     ),
 )

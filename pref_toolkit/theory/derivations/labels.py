@@ -27,8 +27,8 @@ loss = L(l_w, l_l)
 logistic = -sp.log(sigma(t))
 
 BOTH_SIDES = (
-    define(single(t), logistic, "DPO's loss at reward difference $t$."),
-    define(m, beta * D, "The policy's reward difference."),
+    define(single(t), logistic, "This is DPO's loss at the reward difference $t$."),
+    define(m, beta * D, "This is the policy's reward difference."),
 )
 
 cdpo = Derivation(
@@ -40,25 +40,31 @@ cdpo = Derivation(
         define(
             loss,
             (1 - eps) * single(m) + eps * single(-m),
-            "A label is right with probability $1 - \\epsilon$: the expected loss over right and wrong ones.",
+            r"A label is right with probability $1 - \epsilon$, and the loss is the mean over right and wrong "
+            "labels.",
         ),
         equal(
             loss,
             -(1 - eps) * sp.log(sigma(beta * D)) - eps * sp.log(sigma(-beta * D)),
-            "The loss, as implemented.",
+            "The toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             beta * (sigma(beta * D) - (1 - eps)),
-            "The pull is the model's probability less the label's, so it ends at a finite margin,",
+            "The pull on the chosen response is the model's probability less the label's, so it ends at a finite "
+            "margin.",
         ),
-        equal(sp.Derivative(loss, l_l), -beta * (sigma(beta * D) - (1 - eps)), "on both responses."),
+        equal(
+            sp.Derivative(loss, l_l),
+            -beta * (sigma(beta * D) - (1 - eps)),
+            "The pull on the rejected response has the same size.",
+        ),
         equal(
             slope((1 - eps) * single(t) + eps * single(-t), t, sp.log((1 - eps) / eps)),
             sp.Integer(0),
-            "namely where $\\beta D$ is the log-odds of a right label.",
+            r"The pull ends where $\beta D$ is the log-odds of a right label.",
         ),
-        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        equal(L(r_w, r_l), sp.log(2), "At the reference the loss has this value."),
     ),
     assumptions=("Labels are wrong independently, with a known probability below 1/2.",),
 )
@@ -72,35 +78,36 @@ robust_dpo = Derivation(
         define(
             noisy(t),
             ((1 - eps) * single(t) - eps * single(-t)) / (1 - 2 * eps),
-            "A combination of the loss with the label as it stands and the label turned round.",
+            "This combines the loss of the label as it stands with the loss of the label turned round.",
         ),
         equal(
             (1 - eps) * noisy(t) + eps * noisy(-t),
             single(t),
-            "Its mean over labels that are wrong with probability $\\epsilon$ is DPO's loss on right labels.",
+            r"Over labels that are wrong with probability $\epsilon$, the mean of this combination is DPO's loss on "
+            "right labels.",
         ),
-        define(loss, noisy(m), "This is the loss."),
+        define(loss, noisy(m), "The combination is the loss of robust DPO."),
         equal(
             loss,
             (-(1 - eps) * sp.log(sigma(beta * D)) + eps * sp.log(sigma(-beta * D))) / (1 - 2 * eps),
-            "The loss, as implemented.",
+            "The toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             -beta * ((1 - eps) * sigma(-beta * D) + eps * sigma(beta * D)) / (1 - 2 * eps),
-            "Every pair is pulled at every margin, and harder if more noise is assumed,",
+            "The chosen response is pulled at every margin, and pulled harder if more noise is assumed.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             beta * ((1 - eps) * sigma(-beta * D) + eps * sigma(beta * D)) / (1 - 2 * eps),
-            "on both responses.",
+            "The rejected response is pulled as hard, in the opposite direction.",
         ),
         equal(
             noisy(t),
             single(t) - eps * t / (1 - 2 * eps),
-            "The loss is DPO's less a multiple of the margin: it has no lower bound.",
+            "The loss is DPO's less a multiple of the margin, so it has no lower bound.",
         ),
-        equal(L(r_w, r_l), sp.log(2), "At the reference."),
+        equal(L(r_w, r_l), sp.log(2), "At the reference the loss has this value."),
     ),
     assumptions=("Labels are wrong independently, with a known probability below 1/2.",),
 )

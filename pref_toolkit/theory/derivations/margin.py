@@ -7,8 +7,12 @@ from pref_toolkit.theory.derivations.symbols import D, l_l, l_w, r_l, r_w, rho_l
 
 MARGIN = (
     define(
-        rho_w, l_w - r_w, "How much likelier the policy makes the chosen response than the reference does, in nats."
+        rho_w,
+        l_w - r_w,
+        "This log-ratio says how much likelier the policy makes the chosen response than the reference does, in nats.",
     ),
-    define(rho_l, l_l - r_l, "The same for the rejected one."),
-    define(D, rho_w - rho_l, "The margin: how much more than the reference the policy prefers the chosen response."),
+    define(rho_l, l_l - r_l, "This is the log-ratio of the rejected response."),
+    define(
+        D, rho_w - rho_l, "The margin says how much more than the reference the policy prefers the chosen response."
+    ),
 )

@@ -41,18 +41,18 @@ DIRECTION = (
     define(
         partition(t),
         over(y, sp.exp(z(y) + t * g(y))),
-        "A parameter $t$ of a softmax moves the logit of response $y$ by $g(y)$.",
+        "A parameter $t$ of a softmax moves the logit of response $y$ at the rate $g(y)$. This is the normaliser.",
     ),
-    define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "The policy."),
+    define(pi(y, t), sp.exp(z(y) + t * g(y)) / partition(t), "This is the policy."),
     define(
         score(y, t),
         g(y) - over(i, pi(i, t) * g(i)),
-        "The score: the logit's slope, less its mean under the policy.",
+        "This is the score: the logit's slope, less its mean under the policy.",
     ),
 )
 ONE_PARAMETER = (
-    "One prompt with a finite number $K$ of responses, each of positive probability, and one parameter at a time. To first "
-    "order, which is all that a gradient sees, any parameter moves the logits linearly."
+    "There is one prompt with a finite number $K$ of responses, each of positive probability, and one parameter at a "
+    "time. To first order, which is all that a gradient sees, any parameter moves the logits linearly."
 )
 
 psi = score(y, t)
@@ -62,27 +62,27 @@ reinforce = Derivation(
     steps=(
         *DIRECTION,
         equal(by_t(sp.log(pi(y, t))), psi, "The score is the slope of the log-probability."),
-        equal(over(y, pi(y, t)), sp.Integer(1), "The probabilities sum to 1 wherever $t$ is,"),
-        equal(over(y, pi(y, t) * psi), sp.Integer(0), "so the mean score is 0: the score-function identity."),
+        equal(over(y, pi(y, t)), sp.Integer(1), "The probabilities sum to 1 wherever $t$ is."),
+        equal(over(y, pi(y, t) * psi), sp.Integer(0), "So the mean score is 0, which is the score-function identity."),
         define(
             gain(y, t),
             r(y) - beta * sp.log(pi(y, t) / ref(y)),
-            r"The reward, less $\beta$ times the log-ratio of the response.",
+            r"$A$ is the reward of a response, less $\beta$ times its log-ratio.",
         ),
-        define(J(t), over(y, pi(y, t) * gain(y, t)), "Its mean is RLHF's objective."),
+        define(J(t), over(y, pi(y, t) * gain(y, t)), "The mean of $A$ is RLHF's objective."),
         equal(
             by_t(J(t)),
             over(y, pi(y, t) * gain(y, t) * psi),
-            "The gradient is the mean of $A$ times the score. That $A$ itself moves with $t$ adds nothing.",
+            "The gradient is the mean of $A$ times the score. The change of $A$ itself with $t$ adds nothing.",
         ),
         equal(
             over(y, pi(y, t) * (gain(y, t) - b) * psi),
             over(y, pi(y, t) * gain(y, t) * psi),
-            "A number $b$ that is the same for every draw changes no mean.",
+            "A baseline $b$ that is the same for every draw does not change the mean.",
         ),
-        define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "For the rest point, RLHF's partition function"),
-        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "and its optimum,"),
-        equal(over(y, best(y)), sp.Integer(1), "which is a policy."),
+        define(Z, over(y, ref(y) * sp.exp(r(y) / beta)), "The rest point needs RLHF's partition function."),
+        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "This is RLHF's optimum."),
+        equal(over(y, best(y)), sp.Integer(1), "The probabilities of the optimum sum to 1, so it is a policy."),
         equal(
             gain(y, t),
             beta * sp.log(Z) - beta * sp.log(pi(y, t) / best(y)),
@@ -91,54 +91,58 @@ reinforce = Derivation(
         equal(
             by_t(J(t)),
             -beta * over(y, pi(y, t) * sp.log(pi(y, t) / best(y)) * psi),
-            r"So the gradient is that of $-\beta$ times the divergence from the optimum.",
+            r"So the gradient of the objective is that of $-\beta$ times the divergence from the optimum.",
         ),
-        define(H(t), -over(y, pi(y, t) * sp.log(pi(y, t))), "The entropy of the policy."),
+        define(H(t), -over(y, pi(y, t) * sp.log(pi(y, t))), "This is the entropy of the policy."),
         equal(
             by_t(H(t)),
             -over(y, pi(y, t) * sp.log(pi(y, t)) * psi),
-            "Its slope is minus the covariance of $\\log \\pi$ and $g$. The entropy falls if the push $g$ is larger on "
-            "responses that are likely already.",
+            r"The slope of the entropy is minus the covariance of $\log \pi$ and $g$. So the entropy falls if the "
+            "push $g$ is larger on responses that are likely already.",
         ),
         define(
             second(b),
             over(y, pi(y, t) * (r(y) - b) ** 2 * n(y)),
-            "For the noise, let $n(y)$ be the squared length of the score, over all parameters. This is the mean squared "
-            "length of the estimate from one draw: its variance, but for the squared length of its mean.",
+            "The next lines are about noise. Let $n(y)$ be the squared length of the score, over all parameters. "
+            "One draw's estimate of the gradient has this mean squared length, which is its variance plus the "
+            "squared length of its mean.",
         ),
-        define(N, over(y, pi(y, t) * n(y)), "The mean of $n$,"),
+        define(N, over(y, pi(y, t) * n(y)), "This is the mean of $n$."),
         define(
             best_b,
             over(y, pi(y, t) * r(y) * n(y)) / N,
-            "and the mean reward in which each response counts with $n(y)$ as well.",
+            "This is the mean reward if each response counts with $n(y)$ as well.",
         ),
         equal(
             best_b - over(y, pi(y, t) * r(y)),
             over(y, pi(y, t) * r(y) * (n(y) - N)) / N,
-            "It differs from the plain mean by the covariance of reward and $n$, over the mean of $n$.",
+            "It differs from the plain mean reward by the covariance of reward and $n$, divided by the mean of $n$.",
         ),
         equal(
             second(b),
             second(best_b) + (b - best_b) ** 2 * N,
-            "It is the best baseline. Any other costs the square of its distance to it.",
+            "It is the best baseline, because any other one adds the square of its distance to it, times the mean "
+            "of $n$.",
         ),
         equal(
             second(b) - second(sp.Integer(0)),
             b * (b - 2 * best_b) * N,
-            "So $b$ is worse than none if it lies beyond $2 b^*$, or on the other side of 0. The reward of the greedy "
-            "response, which is ReMax's baseline, can do both.",
+            "So a baseline $b$ is worse than none if it lies beyond $2 b^*$, or on the other side of 0. ReMax's "
+            "baseline, the reward of the greedy response, can do both.",
         ),
     ),
     assumptions=(ONE_PARAMETER,),
 )
 
 MEAN_SCORE = (
-    assume(over(y, pi(y)), sp.Integer(1), "A policy over the responses to one prompt,"),
+    assume(over(y, pi(y)), sp.Integer(1), "The policy's probabilities of the responses to one prompt sum to 1."),
     assume(
-        over(y, pi(y) * score(y)), sp.Integer(0), "and its score, whose mean is 0, as REINFORCE's derivation proves."
+        over(y, pi(y) * score(y)),
+        sp.Integer(0),
+        "The mean of the policy's score is 0, as REINFORCE's derivation proves.",
     ),
 )
-gradient = define(R, over(y, pi(y) * r(y) * score(y)), "The gradient of the mean reward, by REINFORCE.")
+gradient = define(R, over(y, pi(y) * r(y) * score(y)), "By REINFORCE this is the gradient of the mean reward.")
 
 group = Derivation(
     name="group",
@@ -149,48 +153,63 @@ group = Derivation(
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - r(j)) * score(y))),
             R,
-            "The reward of another draw is a baseline without bias, since it does not look at this one. RLOO takes the mean "
-            "of the $G - 1$ others, which is as good.",
+            "The reward of another draw is a baseline without bias, because it does not depend on this draw. RLOO "
+            "takes the mean of the $G - 1$ other rewards, which has no bias for the same reason.",
         ),
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - (r(y) + (G - 1) * r(j)) / G) * score(y))),
             (G - 1) / G * R,
-            "The mean of all $G$ rewards, as in GRPO, contains the draw's own. That shrinks the gradient by one factor.",
+            "GRPO takes the mean of all $G$ rewards, which contains the draw's own reward. This multiplies the "
+            "gradient by $(G - 1) / G$.",
         ),
-        define(T, sp.Sum(x(i), (i, 1, G)), "In one group, with rewards $x(1)$ to $x(G)$: their sum,"),
-        define(others(i), x(i) - (T - x(i)) / (G - 1), "and RLOO's advantage, the reward less the mean of the others."),
-        equal(x(i) - T / G, (G - 1) / G * others(i), "GRPO's is the same times that factor, draw by draw."),
-        equal(sp.Sum(others(i), (i, 1, G)), sp.Integer(0), "Either way the advantages of a group add up to 0."),
+        define(T, sp.Sum(x(i), (i, 1, G)), "The rewards $x(1)$ to $x(G)$ of one group have this sum."),
+        define(
+            others(i), x(i) - (T - x(i)) / (G - 1), "RLOO's advantage is the reward less the mean of the other rewards."
+        ),
+        equal(
+            x(i) - T / G,
+            (G - 1) / G * others(i),
+            "The reward less the mean of all, as in GRPO, is RLOO's advantage times $(G - 1) / G$, for every draw.",
+        ),
+        equal(sp.Sum(others(i), (i, 1, G)), sp.Integer(0), "By both methods the advantages of a group sum to 0."),
         define(
             S,
             over(y, pi(y) * c(y) * score(y)),
-            "Let a reward be $c = 1$ for a right response and 0 for a wrong one. This is the gradient of $p$, the chance to be "
-            "right.",
+            "Let the reward $c$ be 1 for a right response and 0 for a wrong one. This is the gradient of $p$, the "
+            "chance to be right.",
         ),
         equal(over(y, pi(y) * (1 - c(y)) * score(y)), -S, "The chance to be wrong has the opposite gradient."),
-        define(m, u**2 / (1 + u**2), "In one group let the odds of right to wrong be $u^2$. Its mean reward"),
-        define(s, u / (1 + u**2), "and the number that GRPO divides by:"),
-        equal(s**2, m * (1 - m), "it is the standard deviation of the group's rewards."),
-        equal((1 - m) / s, 1 / u, "A right response gets this advantage, which is large where right ones are rare,"),
-        equal(-m / s, -u, "and a wrong response this one."),
+        define(
+            m,
+            u**2 / (1 + u**2),
+            "In one group let the odds of right to wrong be $u^2$. The group then has this mean reward.",
+        ),
+        define(s, u / (1 + u**2), "GRPO divides by this number."),
+        equal(s**2, m * (1 - m), "The number is the standard deviation of the group's rewards."),
+        equal(
+            (1 - m) / s, 1 / u, "A right response gets this advantage, which is large where right responses are rare."
+        ),
+        equal(-m / s, -u, "A wrong response gets this advantage."),
         equal(
             m * (1 - m) * S / p + (1 - m) * (-m) * (-S / (1 - p)),
             m * (1 - m) * S / (p * (1 - p)),
-            "The mean score of a right response is $S / p$, of a wrong one $-S / (1 - p)$. So without the division the "
-            "group's mean of advantage times score is this,",
+            "The mean score of a right response is $S / p$, and that of a wrong one is $-S / (1 - p)$. So without "
+            "the division the group's mean of advantage times score is this.",
         ),
         equal(
             m * (1 - m) / s * S / p + (1 - m) * (-m / s) * (-S / (1 - p)),
             s * S / (p * (1 - p)),
-            "and with it this.",
+            "With the division the group's mean of advantage times score is this.",
         ),
         argue(
             r"G \to \infty: \quad m \to p, \quad \frac{s\,S}{p (1 - p)} \to \frac{S}{\sqrt{p (1 - p)}}",
-            "In a large group the first is the gradient of $p$, and the second that of $2 \\arcsin \\sqrt p$: with the "
-            "division, prompts count the more, the nearer $p$ is to 0 or 1.",
+            r"In a large group the first mean is the gradient of $p$, and the second is the gradient of $2 \arcsin "
+            r"\sqrt p$. So with the division a prompt counts the more, the nearer $p$ is to 0 or 1.",
         ),
     ),
-    assumptions=("One prompt with a finite number $K$ of responses; draws of a group are independent.",),
+    assumptions=(
+        "There is one prompt with a finite number $K$ of responses, and the draws of a group are independent.",
+    ),
 )
 
 length_normaliser = Derivation(
@@ -201,13 +220,14 @@ length_normaliser = Derivation(
         equal(
             by_t(over(y, pi(y, t) * (r(y) - b) / n(y))),
             over(y, pi(y, t) * (r(y) - b) / n(y) * psi),
-            "Divide advantage times score by the length $n(y)$. At a fixed baseline this is the gradient of the mean of "
-            "$(r - b) / n$: a response with $r > b$ had better be short, one with $r < b$ long.",
+            "Let advantage times score be divided by the length $n(y)$. At a fixed baseline this is the gradient "
+            "of the mean of $(r - b) / n$. That objective favours short responses where $r > b$ and long ones "
+            "where $r < b$.",
         ),
         equal(
             over(y, pi(y, t) * (r(y) - b) / n(y) * psi) + b * by_t(over(y, pi(y, t) / n(y))),
             over(y, pi(y, t) * r(y) / n(y) * psi),
-            "And the baseline is no longer free: $b$ changes the gradient by $b$ times that of the mean of $1 / n$.",
+            "The baseline now changes the mean: $b$ subtracts $b$ times the gradient of the mean of $1 / n$.",
         ),
     ),
     assumptions=(ONE_PARAMETER,),
@@ -220,28 +240,46 @@ ppo_clip = Derivation(
         define(
             up(w),
             A * (w - relu(w - 1 - eps)),
-            "For an advantage $A > 0$, the smaller of $w A$ and of $w A$ with the ratio $w$ clipped to $1 \\pm \\epsilon$.",
+            "For an advantage $A > 0$ this is the smaller of two products: $w A$, and $w A$ with the ratio $w$ "
+            r"clipped to $1 \pm \epsilon$.",
         ),
-        define(down(w), -A * (w + relu(1 - eps - w)), "For an advantage $-A < 0$, the smaller of the two is this."),
-        nonnegative(A * w - up(w), "It is never more than the objective without a clip,"),
-        nonnegative(-A * w - down(w), "for neither sign: the clip is pessimistic."),
+        define(
+            down(w), -A * (w + relu(1 - eps - w)), "For an advantage $-A < 0$ this is the smaller of the two products."
+        ),
+        nonnegative(
+            A * w - up(w),
+            "For an advantage $A > 0$ the clipped objective is never more than the objective without a clip.",
+        ),
+        nonnegative(-A * w - down(w), "The same holds for an advantage $-A < 0$, so the clip is pessimistic."),
         equal(
-            slope(up(w), w, 1 + 2 * eps), sp.Integer(0), "Beyond $1 + \\epsilon$ a good response is not pushed further,"
+            slope(up(w), w, 1 + 2 * eps),
+            sp.Integer(0),
+            r"A good response is not pushed further where its ratio is above $1 + \epsilon$.",
         ),
-        equal(slope(up(w), w, 1 - 2 * eps), A, "but below it is pushed, however small its ratio is."),
         equal(
-            slope(down(w), w, 1 - 2 * eps), sp.Integer(0), "Below $1 - \\epsilon$ a bad response is not pushed further,"
+            slope(up(w), w, 1 - 2 * eps),
+            A,
+            r"A good response is pushed up where its ratio is below $1 + \epsilon$, however small the ratio is.",
         ),
-        equal(slope(down(w), w, 1 + 2 * eps), -A, "but above it is pushed down, however large its ratio is."),
+        equal(
+            slope(down(w), w, 1 - 2 * eps),
+            sp.Integer(0),
+            r"A bad response is not pushed further where its ratio is below $1 - \epsilon$.",
+        ),
+        equal(
+            slope(down(w), w, 1 + 2 * eps),
+            -A,
+            r"A bad response is pushed down where its ratio is above $1 - \epsilon$, however large the ratio is.",
+        ),
         equal(
             slope(up(sp.exp(logp - old)), logp, old),
             A,
-            "By the log-probability, the slope where training begins, at $w = 1$, is the advantage: the first step on new "
-            "draws is REINFORCE's.",
+            "Training begins at $w = 1$. There the slope by the log-probability is the advantage, so the first "
+            "step on new draws is REINFORCE's.",
         ),
-        equal(slope(down(sp.exp(logp - old)), logp, old), -A, "The same for a bad response."),
+        equal(slope(down(sp.exp(logp - old)), logp, old), -A, "The same holds for a bad response."),
     ),
-    assumptions=("One response, and a ratio away from the two kinks $1 \\pm \\epsilon$.",),
+    assumptions=(r"There is one response, and its ratio is not at one of the two kinks $1 \pm \epsilon$.",),
 )
 
 log_ratio = ratio(y, t)
@@ -253,70 +291,85 @@ kl_estimators = Derivation(
         define(
             ratio(y, t),
             sp.log(pi(y, t) / ref(y)),
-            "The log-ratio. As an estimator of the divergence it is called $k_1$.",
+            "This is the log-ratio. As an estimator of the divergence it is called $k_1$.",
         ),
-        define(k2(v), v**2 / 2, "The second estimator, a function of the log-ratio,"),
-        define(k3(v), sp.exp(-v) - 1 + v, "and the third."),
-        assume(over(y, ref(y)), sp.Integer(1), "The reference is a policy."),
-        define(kl(t), over(y, pi(y, t) * log_ratio), "The divergence, which is the mean of $k_1$."),
+        define(k2(v), v**2 / 2, "This is the second estimator, $k_2$, as a function of the log-ratio."),
+        define(k3(v), sp.exp(-v) - 1 + v, "This is the third estimator, $k_3$, as a function of the log-ratio."),
+        assume(over(y, ref(y)), sp.Integer(1), "The reference is a policy, so its probabilities sum to 1."),
+        define(kl(t), over(y, pi(y, t) * log_ratio), "This is the divergence, which is the mean of $k_1$."),
         equal(over(y, pi(y, t) * k3(log_ratio)), kl(t), "The mean of $k_3$ is the divergence as well."),
-        define(f(w), w - 1 - sp.log(w), "It is never negative. In $w = \\mathrm{ref} / \\pi$ it is this function,"),
-        equal(k3(log_ratio), f(ref(y) / pi(y, t)), "as one sees by putting it in;"),
-        nonnegative((w - 1) * (1 - 1 / w), "and since this is never negative,"),
-        equal((w - 1) * sp.Derivative(f(w), w), (w - 1) * (1 - 1 / w), "$f$ falls to $f(1) = 0$ and then rises."),
+        define(f(w), w - 1 - sp.log(w), "The next lines show that $k_3$ is never negative. Let $f$ be this function."),
+        equal(k3(log_ratio), f(ref(y) / pi(y, t)), r"$k_3$ is $f$ at $w = \mathrm{ref} / \pi$."),
+        nonnegative((w - 1) * (1 - 1 / w), "This product is never negative."),
+        equal(
+            (w - 1) * sp.Derivative(f(w), w),
+            (w - 1) * (1 - 1 / w),
+            "So $f$ falls to $f(1) = 0$ and then rises, which makes $k_3$ nonnegative.",
+        ),
         equal(
             slope(k2(v) - k3(v), v, 0),
             sp.Integer(0),
-            "The second estimator is biased. Near a log-ratio of 0 it has the slope of the third,",
+            "The second estimator is biased. At a log-ratio of 0 it has the same slope as the third.",
         ),
         equal(
             sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 2)), v, 0),
             sp.Integer(0),
-            "and its curvature,",
+            "It also has the same curvature there.",
         ),
         equal(
             sp.Subs(sp.Derivative(k2(v) - k3(v), (v, 3)), v, 0),
             sp.Integer(1),
-            "but not the third derivative: the bias is about the mean of $\\rho^3 / 6$.",
+            r"It has a different third derivative, so the bias is about the mean of $\rho^3 / 6$.",
         ),
-        equal(by_t(kl(t)), over(y, pi(y, t) * log_ratio * psi), "The gradient of the divergence: $k_1$ in the reward."),
+        equal(
+            by_t(kl(t)),
+            over(y, pi(y, t) * log_ratio * psi),
+            "The divergence has this gradient. The estimator $k_1$ in the reward makes the same gradient.",
+        ),
         equal(
             over(y, pi(y, t) * by_t(log_ratio)),
             sp.Integer(0),
-            "Now each as a loss, with no gradient through the draws. The gradient of $k_1$ is the score, "
-            "whose mean is 0: no penalty.",
+            "Now each estimator is a loss, and no gradient flows through the draws. The gradient of $k_1$ is the "
+            "score, whose mean is 0, so $k_1$ is no penalty.",
         ),
         equal(
             over(y, pi(y, t) * by_t(k2(log_ratio))),
             over(y, pi(y, t) * log_ratio * psi),
-            "The gradient of $k_2$ is the right one.",
+            "The mean gradient of $k_2$ is that of the divergence, so $k_2$ is right as a loss.",
         ),
-        define(reverse(t), over(y, ref(y) * sp.log(ref(y) / pi(y, t))), "The other direction of the divergence"),
-        equal(by_t(reverse(t)), -over(y, ref(y) * psi), "has this gradient,"),
+        define(
+            reverse(t), over(y, ref(y) * sp.log(ref(y) / pi(y, t))), "This is the divergence in the other direction."
+        ),
+        equal(by_t(reverse(t)), -over(y, ref(y) * psi), "The divergence in the other direction has this gradient."),
         equal(
             over(y, pi(y, t) * by_t(k3(log_ratio))),
             -over(y, ref(y) * psi),
-            "and so has $k_3$, exactly and everywhere.",
+            "The mean gradient of $k_3$ is the same, exactly and everywhere.",
         ),
         equal(
             over(y, pi(y, t) * k3(log_ratio) * psi),
             over(y, (pi(y, t) * log_ratio + ref(y)) * psi),
-            "In the reward $k_3$ is wrong, too: the gradient is the difference of those of the two directions.",
+            "In the reward $k_3$ is wrong, too. The gradient is then the difference of those of the two directions.",
         ),
         equal(
             by_t(over(y, pi(y, t) * k3(log_ratio))),
             over(y, pi(y, t) * log_ratio * psi),
-            "Weighted with the ratio of new to old policy, through which the gradient flows, $k_3$ is right as a loss: its "
-            "mean over the old policy's draws is that over the new one's.",
+            "Let $k_3$ be weighted with the ratio of new to old policy, and let the gradient flow through the "
+            "ratio. Then $k_3$ is right as a loss, because its weighted mean over the old policy's draws is its "
+            "mean over the new policy's draws.",
         ),
-        define(turned(v), sp.exp(v) - 1 - v, "With the ratio upside down, as some code has it, $k_3$ is this."),
-        define(chi(t), over(y, pi(y, t) ** 2 / ref(y)) - 1, "With the chi-squared divergence,"),
-        equal(over(y, pi(y, t) * turned(log_ratio)), chi(t) - kl(t), "its mean is not the divergence."),
-        equal(by_t(chi(t)), 2 * over(y, pi(y, t) ** 2 / ref(y) * psi), "The chi-squared divergence has this gradient,"),
+        define(turned(v), sp.exp(v) - 1 - v, "Some code has the ratio upside down. Its $k_3$ is this function."),
+        define(chi(t), over(y, pi(y, t) ** 2 / ref(y)) - 1, "This is the chi-squared divergence."),
+        equal(
+            over(y, pi(y, t) * turned(log_ratio)),
+            chi(t) - kl(t),
+            "The mean of this $k_3$ is the chi-squared divergence less the divergence that was wanted.",
+        ),
+        equal(by_t(chi(t)), 2 * over(y, pi(y, t) ** 2 / ref(y) * psi), "The chi-squared divergence has this gradient."),
         equal(
             over(y, pi(y, t) * by_t(turned(log_ratio))),
             over(y, pi(y, t) ** 2 / ref(y) * psi),
-            "and its gradient is half of that.",
+            "The mean gradient of this $k_3$ is half of that.",
         ),
     ),
     assumptions=(ONE_PARAMETER,),
@@ -332,7 +385,8 @@ group_of_two = Derivation(
         equal(
             over(y, pi(y) * over(j, pi(j) * (r(y) - r(j)) * (score(y) - score(j)) / 2)),
             R,
-            "RLOO with two draws: half the difference of the rewards times the difference of the scores.",
+            "RLOO with two draws takes half the difference of the rewards times the difference of the scores. Its "
+            "mean is the gradient of the mean reward.",
         ),
         equal(
             slope(-sp.log(sigma(beta * D)), D, sp.Integer(0)),
@@ -342,24 +396,29 @@ group_of_two = Derivation(
         equal(
             sigma(d) * (step_w - step_l) + sigma(-d) * (step_l - step_w),
             (2 * sigma(d) - 1) * (step_w - step_l),
-            r"Let the first of two draws be chosen with probability $\sigma(d)$, where $d$ is the difference of the rewards. "
-            "This is the score of the chosen one less that of the rejected one, in the mean over the label.",
+            r"Let the first of two draws be chosen with probability $\sigma(d)$, where $d$ is the difference of the "
+            "rewards. In the mean over the label, the score of the chosen draw less that of the rejected one is "
+            "this.",
         ),
         equal(
             slope(beta / 2 * (2 * sigma(d) - 1) * (step_w - step_l), d, sp.Integer(0)),
             beta / 2 * slope(d * (step_w - step_l) / 2, d, sp.Integer(0)),
-            r"To first order in $d$, the step on the labelled pair is $\beta / 2$ times RLOO's.",
+            r"To first order in $d$, the step on the labelled pair is $\beta / 2$ times RLOO's step.",
         ),
-        define(m, (b + A + b) / 2, "Now GRPO, on rewards $b + A$ and $b$ with $A > 0$: their mean,"),
-        define(s, A / 2, "and their standard deviation."),
-        equal(((b + A - m) ** 2 + (b - m) ** 2) / 2, s**2, "It is the standard deviation."),
-        equal((b + A - m) / s, sp.Integer(1), "Divided by it, the better draw has advantage 1"),
-        equal((b - m) / s, sp.Integer(-1), "and the other $-1$, however small the difference is."),
+        define(m, (b + A + b) / 2, "Let GRPO see the rewards $b + A$ and $b$ with $A > 0$. They have this mean."),
+        define(s, A / 2, "GRPO divides by this number."),
+        equal(((b + A - m) ** 2 + (b - m) ** 2) / 2, s**2, "The number is the standard deviation of the two rewards."),
+        equal((b + A - m) / s, sp.Integer(1), "After the division the better draw has advantage 1."),
+        equal(
+            (b - m) / s,
+            sp.Integer(-1),
+            "After the division the other draw has advantage $-1$, however small the difference of the rewards is.",
+        ),
         equal(
             ((b + A - m) / s * step_w + (b - m) / s * step_l) / 2,
             (step_w - step_l) / 2,
-            r"So the step is that of the labelled pair with $\beta = 1$, where the better draw is always chosen.",
+            r"So GRPO's step is that of the labelled pair with $\beta = 1$ where the better draw is always chosen.",
         ),
     ),
-    assumptions=("One prompt with a finite number $K$ of responses; the two draws are independent.",),
+    assumptions=("There is one prompt with a finite number $K$ of responses, and the two draws are independent.",),
 )

@@ -44,27 +44,32 @@ hinge_dpo = Derivation(
         define(
             s_w,
             gamma * rho_w,
-            "The score of a response: DPO's reward without its constant, with $\\gamma$ for $\\beta$.",
+            r"The score of a response is DPO's reward without its constant, with $\gamma$ for $\beta$.",
         ),
-        define(s_l, gamma * rho_l, "The same for the rejected one."),
-        define(loss, relu(1 - (s_w - s_l)), "The winner's score must lead by at least 1."),
-        equal(loss, relu(1 - gamma * D), "The loss, as implemented."),
+        define(s_l, gamma * rho_l, "This is the score of the rejected response."),
+        define(loss, relu(1 - (s_w - s_l)), "The loss asks the winner's score to lead by at least 1."),
+        equal(loss, relu(1 - gamma * D), "The toolkit implements this form of the loss."),
         equal(
             sp.Derivative(loss, l_w),
             -gamma * indicator(1 - gamma * D),
-            "A constant pull while the pair is not won by enough,",
+            "The pull on the chosen response is constant while the pair is not won by enough.",
         ),
-        equal(sp.Derivative(loss, l_l), gamma * indicator(1 - gamma * D), "the same on the rejected one,"),
+        equal(
+            sp.Derivative(loss, l_l),
+            gamma * indicator(1 - gamma * D),
+            "The pull on the rejected response is constant and of the same size.",
+        ),
         equal(
             sp.Subs(sp.Derivative(loss, l_w), l_w, r_w + l_l - r_l + 1 / gamma + u),
             sp.Integer(0),
-            "and none beyond the margin $1 / \\gamma$, here by $u > 0$: such a pair has no effect on training any more.",
+            r"Beyond the margin $1 / \gamma$, here by $u > 0$, there is no pull. Such a pair has no effect on "
+            "training any more.",
         ),
         equal(L(r_w, r_l), sp.Integer(1), "At the reference the loss is 1."),
         equal(
             relu(1 - gamma * D),
             gamma * relu(1 / gamma - D),
-            "Seen in nats it is $\\gamma$ times a hinge that wants a margin of $1 / \\gamma$.",
+            r"In nats the loss is $\gamma$ times a hinge that asks for a margin of $1 / \gamma$.",
         ),
     ),
     assumptions=("A derivative at the kink is taken from the side where the pair is won.",),
@@ -77,51 +82,60 @@ slic_hf = Derivation(
         define(
             calibration(l_w, l_l),
             relu(delta - l_w + l_l),
-            "Calibration: the chosen response must be likelier by $\\delta$ nats.",
+            r"The calibration term asks the chosen response to be likelier by $\delta$ nats.",
         ),
-        define(with_target, calibration(l_w, l_l) - lam * l_target, "A supervised response is kept likely."),
+        define(
+            with_target,
+            calibration(l_w, l_l) - lam * l_target,
+            "The supervised term keeps a supervised response likely.",
+        ),
         equal(
             with_target,
             relu(delta - l_w + l_l) - lam * l_target,
-            "The loss, as implemented, with a separate supervised response.",
+            "With a separate supervised response the toolkit implements this form of the loss.",
         ),
-        equal(sp.Derivative(with_target, l_w), -indicator(delta - l_w + l_l), "The chosen response is lifted"),
+        equal(
+            sp.Derivative(with_target, l_w),
+            -indicator(delta - l_w + l_l),
+            "The chosen response is raised while the pair is not won by enough.",
+        ),
         equal(
             sp.Derivative(with_target, l_l),
             indicator(delta - l_w + l_l),
-            "and the rejected one lowered while the pair is not won by enough,",
+            "The rejected response is lowered while the pair is not won by enough.",
         ),
-        equal(sp.Derivative(with_target, l_target), -lam, "the supervised one is lifted always."),
-        define(loss, separate(l_w, l_l, l_w), "Where no supervised response is given the chosen one serves."),
+        equal(sp.Derivative(with_target, l_target), -lam, "The supervised response is always raised."),
+        define(loss, separate(l_w, l_l, l_w), "If no supervised response is given, the chosen response serves as one."),
         equal(
             loss,
             relu(delta - l_w + l_l) - lam * l_w,
-            "The loss, as implemented, without a separate supervised response.",
+            "Without a separate supervised response the toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             -indicator(delta - l_w + l_l) - lam,
-            "The chosen response is lifted always, and more so while the pair is not won by enough;",
+            "The chosen response is always raised, and raised more while the pair is not won by enough.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             indicator(delta - l_w + l_l),
-            "the rejected one is lowered only while the pair is not won by enough.",
+            "The rejected response is lowered only while the pair is not won by enough.",
         ),
-        equal(L(t, t), delta - lam * t, "Two responses that are equally likely."),
+        equal(L(t, t), delta - lam * t, "If the two responses are equally likely, the loss is this."),
         equal(
             L(l_w + t, l_l + t),
             loss - lam * t,
-            "If both fall together, the calibration does not change; the supervised term rises by $\\lambda$ for each nat.",
+            "If both responses fall together, the calibration term does not change, and the supervised term rises "
+            r"by $\lambda$ for each nat.",
         ),
         equal(
             calibration(l_w, l_l) / delta,
             relu(1 - (l_w - l_l) / delta),
-            "Without the supervised term, in units of $\\delta$: the hinge loss above, reference-free, with "
-            "$\\gamma = 1 / \\delta$.",
+            r"In units of $\delta$, the loss without its supervised term is the hinge loss above without a "
+            r"reference and with $\gamma = 1 / \delta$.",
         ),
     ),
-    assumptions=("There is no reference: likelihoods themselves are compared.",),
+    assumptions=("There is no reference, and the likelihoods themselves are compared.",),
 )
 
 lead = sp.Symbol("gamma", nonnegative=True)
@@ -133,54 +147,54 @@ click = Derivation(
         define(
             calibration(l_w, l_l),
             relu(lead - l_w + l_l),
-            "A good sample of the model must be likelier than a bad one of the same prompt by $\\gamma$ nats.",
+            r"A good sample of the model must be likelier than a bad one of the same prompt by $\gamma$ nats.",
         ),
         define(
             with_target,
             -l_target / n_target + alpha * calibration(l_w, l_l),
-            "The data's response is learned, as a mean per token.",
+            "The loss also learns the data's response, as a mean per token.",
         ),
         equal(
             with_target,
             -l_target / n_target + alpha * relu(lead - l_w + l_l),
-            "The loss, as implemented, with a separate response of the data.",
+            "With a separate response of the data the toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(with_target, l_w),
             -alpha * indicator(lead - l_w + l_l),
-            "The good sample is lifted",
+            "The good sample is raised while its lead is too small.",
         ),
         equal(
             sp.Derivative(with_target, l_l),
             alpha * indicator(lead - l_w + l_l),
-            "and the bad one lowered while the lead is too small,",
+            "The bad sample is lowered while that lead is too small.",
         ),
-        equal(sp.Derivative(with_target, l_target), -1 / n_target, "the data's response is lifted always."),
+        equal(sp.Derivative(with_target, l_target), -1 / n_target, "The data's response is always raised."),
         define(
             loss,
             sp.Subs(separate(l_w, l_l, l_target), (l_target, n_target), (l_w, n_w)),
-            "Where no response of the data is given the good sample serves.",
+            "If no response of the data is given, the good sample serves as one.",
         ),
         equal(
             loss,
             -l_w / n_w + alpha * relu(lead - l_w + l_l),
-            "The loss, as implemented, without a separate response of the data.",
+            "Without a separate response of the data the toolkit implements this form of the loss.",
         ),
         equal(
             sp.Derivative(loss, l_w),
             -1 / n_w - alpha * indicator(lead - l_w + l_l),
-            "The good sample is lifted, by $\\alpha$ more while its lead is too small;",
+            r"The good sample is always raised, and by $\alpha$ more while its lead is too small.",
         ),
         equal(
             sp.Derivative(loss, l_l),
             alpha * indicator(lead - l_w + l_l),
-            "the bad one is lowered only while the lead is too small.",
+            "The bad sample is lowered only while the lead is too small.",
         ),
-        equal(L(t, t), -t / n_w + alpha * lead, "Two samples that are equally likely."),
+        equal(L(t, t), -t / n_w + alpha * lead, "If the two samples are equally likely, the loss is this."),
         equal(
             L(l_w + t, l_l + t),
             loss - t / n_w,
-            "When both fall together the contrast sees nothing; only the data's term charges for it.",
+            "If both samples fall together, the contrastive term does not change, and only the data's term rises.",
         ),
     ),
     assumptions=("The formula is that of the paper and of its authors' code.", "There is no reference."),
@@ -198,59 +212,63 @@ rrhf = Derivation(
     name="rrhf",
     title="RRHF: order the means per token as the scores order the responses",
     steps=(
-        define(mean_1, l_1 / n_1, "Mean log-probability per token of the response that scores highest,"),
-        define(mean_2, l_2 / n_2, "of the next"),
-        define(mean_3, l_3 / n_3, "and of the last."),
+        define(mean_1, l_1 / n_1, "This is the mean log-probability per token of the response that scores highest."),
+        define(mean_2, l_2 / n_2, "This is the mean log-probability per token of the response that scores second."),
+        define(mean_3, l_3 / n_3, "This is the mean log-probability per token of the response that scores lowest."),
         define(
             calibration(t),
             relu(t),
-            "If the worse response is likelier by $t$ nats per token, this costs $t$; otherwise it costs nothing. There is "
-            "no margin.",
+            "If the worse response is likelier by $t$ nats per token, this costs $t$, and otherwise it costs "
+            "nothing. There is no margin.",
         ),
         define(
             listed,
             calibration(mean_2 - mean_1) + calibration(mean_3 - mean_1) + calibration(mean_3 - mean_2) - weight * l_1,
-            "All pairs of different score, and supervised learning of the best response, by its sum.",
+            "The loss adds the costs of all pairs of different score and the supervised loss of the best response, "
+            "which is a sum over its tokens.",
         ),
         equal(
             listed,
             relu(mean_2 - mean_1) + relu(mean_3 - mean_1) + relu(mean_3 - mean_2) - weight * l_1,
-            "The loss, as implemented, for three responses.",
+            "The toolkit implements this form of the loss, here for three responses.",
         ),
         equal(
             sp.Derivative(listed, l_1),
             -(indicator(mean_2 - mean_1) + indicator(mean_3 - mean_1)) / n_1 - weight,
-            "The best response is lifted once for each response that is likelier, and always by the supervised term;",
+            "The best response is raised once for each response that is likelier, and it is always raised by the "
+            "supervised term.",
         ),
         equal(
             sp.Derivative(listed, l_2),
             (indicator(mean_2 - mean_1) - indicator(mean_3 - mean_2)) / n_2,
-            "one in the middle is lowered against better ones, lifted against worse;",
+            "The middle response is lowered against better ones and raised against worse ones.",
         ),
         equal(
             sp.Derivative(listed, l_3),
             (indicator(mean_3 - mean_1) + indicator(mean_3 - mean_2)) / n_3,
-            "the last one is lowered while it is likelier than another.",
+            "The last response is lowered while it is likelier than another.",
         ),
         equal(
             L(n_1 * (t + u + v), n_2 * (t + u), n_3 * t),
             -weight * n_1 * (t + u + v),
-            "In the right order only the supervised term is left.",
+            "If the order is right, only the supervised term is left.",
         ),
         define(
             ranked(t),
             sp.Sum(relu(worse(j) - t), (j, 1, N_worse)) + sp.Sum(relu(t - better(j)), (j, 1, N_better)),
-            "Any number of responses. All costs of one response, whose mean is $t$: against those that score lower, of "
-            "means $a(j)$, and against those that score higher, of means $b(j)$.",
+            "The next line holds for any number of responses. It adds up all costs of one response whose mean is "
+            "$t$, against those that score lower, with the means $a(j)$, and against those that score higher, with "
+            "the means $b(j)$.",
         ),
         equal(
             sp.Derivative(ranked(t), t),
             sp.Sum(indicator(t - better(j)), (j, 1, N_better)) - sp.Sum(indicator(worse(j) - t), (j, 1, N_worse)),
-            "Its slope is the number of better responses that it leads, minus the number of worse ones that lead it.",
+            "The slope of these costs is the number of better responses that it leads, minus the number of worse "
+            "ones that lead it.",
         ),
     ),
     assumptions=(
-        "The lines that name responses are written out for three, with scores in falling order; the last two hold for any "
-        "number.",
+        "The lines that name responses are written out for three, with scores in falling order. The last two hold "
+        "for any number.",
     ),
 )

@@ -25,28 +25,47 @@ rlhf = Derivation(
     name="rlhf",
     title="The policy that maximises reward minus beta times the divergence from the reference",
     steps=(
-        assume(over_responses(pi(y)), sp.Integer(1), "Any policy over the $K$ responses to one prompt."),
+        assume(
+            over_responses(pi(y)),
+            sp.Integer(1),
+            "The probabilities of any policy over the $K$ responses to one prompt sum to 1.",
+        ),
         define(
             J,
             over_responses(pi(y) * (r(y) - beta * sp.log(pi(y) / ref(y)))),
-            "The objective: expected reward, minus $\\beta$ times the divergence from the reference.",
+            r"The objective is the expected reward minus $\beta$ times the divergence from the reference.",
         ),
-        define(Z, over_responses(ref(y) * sp.exp(r(y) / beta)), "The partition function, a sum over every response."),
-        define(best(y), ref(y) * sp.exp(r(y) / beta) / Z, "The candidate: the reference, tilted by the reward."),
-        equal(over_responses(best(y)), sp.Integer(1), "It is a policy."),
-        define(KL, over_responses(pi(y) * sp.log(pi(y) / best(y))), "The divergence of any policy from the candidate."),
+        define(Z, over_responses(ref(y) * sp.exp(r(y) / beta)), "The partition function is a sum over every response."),
+        define(
+            best(y),
+            ref(y) * sp.exp(r(y) / beta) / Z,
+            "The candidate for the optimum is the reference, tilted by the reward.",
+        ),
+        equal(over_responses(best(y)), sp.Integer(1), "The candidate is a policy, because its probabilities sum to 1."),
+        define(
+            KL,
+            over_responses(pi(y) * sp.log(pi(y) / best(y))),
+            "This is the divergence of any policy from the candidate.",
+        ),
         equal(J, beta * sp.log(Z) - beta * KL, "The objective is a constant minus that divergence."),
         define(
-            f(t), t - 1 - sp.log(t), "To see that a divergence is never negative, look at this function for $t > 0$."
+            f(t), t - 1 - sp.log(t), "A divergence is never negative. To see this, look at this function for $t > 0$."
         ),
-        equal(f(sp.Integer(1)), sp.Integer(0), "It is zero at 1,"),
-        nonnegative((t - 1) * (1 - 1 / t), "and since this is never negative,"),
-        equal((t - 1) * sp.Derivative(f(t), t), (t - 1) * (1 - 1 / t), "it falls before 1 and rises after it."),
-        equal(KL, over_responses(pi(y) * f(best(y) / pi(y))), "The divergence is an average of its values."),
+        equal(f(sp.Integer(1)), sp.Integer(0), "The function is zero at 1."),
+        nonnegative((t - 1) * (1 - 1 / t), "This product is never negative."),
+        equal(
+            (t - 1) * sp.Derivative(f(t), t),
+            (t - 1) * (1 - 1 / t),
+            "So the function falls before 1 and rises after it.",
+        ),
+        equal(
+            KL, over_responses(pi(y) * f(best(y) / pi(y))), "The divergence is an average of values of the function."
+        ),
         argue(
             r"J(\pi) \le \beta \log Z, \quad\text{with equality only at } \pi = \pi^{*}",
-            "So every term is at least zero, and all are zero only where the two policies agree: the candidate "
-            "is the one optimum among policies that give every response a positive probability.",
+            "So every term of the divergence is at least zero, and all terms are zero only where the two policies "
+            "agree. The candidate is the one optimum among policies that give every response a positive "
+            "probability.",
         ),
         equal(
             sp.Derivative(x * (r(y) - beta * sp.log(x / ref(y))), x),
@@ -55,23 +74,23 @@ rlhf = Derivation(
         ),
         argue(
             r"x \to 0:\quad x \log x \to 0, \qquad r(y) - \beta \log(x / \mathrm{ref}(y)) - \beta \to \infty",
-            "At a policy that never gives $y$, whose term is 0, the slope by $y$'s probability is infinite, and that by a "
-            "response which it gives is not: moving a little probability to $y$ raises the objective. So no such policy is an "
-            "optimum either.",
+            "Suppose that a policy never gives $y$, so that the term of $y$ is 0. Then the slope by the "
+            "probability of $y$ is infinite, and the slope by a response that the policy gives is not. Moving a "
+            "little probability to $y$ raises the objective, so no such policy is an optimum either.",
         ),
         equal(
             r(y),
             beta * sp.log(best(y) / ref(y)) + beta * sp.log(Z),
-            "The optimum gives the reward back, up to $\\log Z$.",
+            r"The optimum gives the reward back, up to $\log Z$.",
         ),
         equal(
             r(i) - r(j),
             beta * sp.log(best(i) / ref(i)) - beta * sp.log(best(j) / ref(j)),
-            "In a difference of rewards of one prompt $Z$ is gone. DPO starts here.",
+            "In a difference of rewards of one prompt $Z$ drops out. DPO starts here.",
         ),
     ),
     assumptions=(
-        "One prompt with a finite number $K$ of responses, each of positive probability under the reference.",
-        "Sums are finite: nothing is said about infinitely many responses.",
+        "There is one prompt with a finite number $K$ of responses, each of positive probability under the reference.",
+        "Sums are finite, and nothing is said about infinitely many responses.",
     ),
 )
