@@ -69,21 +69,6 @@ class Plan:
     )
 
 
-ARMS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sft": ("sft", {}),
-    "dpo": ("dpo", {}),
-    "dpo + nll": ("dpo+sft", {"weights": [1.0, 0.2]}),
-    "simpo": ("simpo", {}),
-    "kto": ("kto", {}),
-    "online dpo": ("online_dpo", {}),
-    "dpo, beta 0.03": ("dpo", {"beta": 0.03}),
-    "dpo, beta 0.3": ("dpo", {"beta": 0.3}),
-    "dpo, rate 1e-4": ("dpo", {"learning_rate": 1e-4}),
-    "dpo, rate 1e-3": ("dpo", {"learning_rate": 1e-3}),
-}
-"""By name: the method, and its settings where they are not the plan's or the method's defaults."""
-
-
 @dataclass(frozen=True)
 class Answer:
     """An answer to an instruction."""
@@ -171,6 +156,27 @@ def _row(instruction: Instruction, **said: Answer) -> Row:
     return {"prompt": instruction.messages, **turns}
 
 
+def finished_pairs(judged: Sequence[Sequence[Answer]]) -> list[Row]:
+    """The pairs of :func:`pairs` when the answers that were cut off are left out."""
+    return pairs([[answer for answer in own if answer.finished] for own in judged])
+
+
+ARMS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft": ("sft", {}),
+    "dpo": ("dpo", {}),
+    "dpo + nll": ("dpo+sft", {"weights": [1.0, 0.2]}),
+    "simpo": ("simpo", {}),
+    "kto": ("kto", {}),
+    "online dpo": ("online_dpo", {}),
+    "dpo, beta 0.03": ("dpo", {"beta": 0.03}),
+    "dpo, beta 0.3": ("dpo", {"beta": 0.3}),
+    "dpo, rate 1e-4": ("dpo", {"learning_rate": 1e-4}),
+    "dpo, rate 1e-3": ("dpo", {"learning_rate": 1e-3}),
+    "dpo, finished pairs": ("dpo", {"rows": finished_pairs}),
+}
+"""By name: the method, and its settings and rows where they are not the plan's or the method's own."""
+
+
 def judge(tokenizer: Tokenizer, plan: Plan) -> Judge:
     """The program that judges, as a loop asks it: 1 for a right answer, else 0.
 
@@ -192,7 +198,7 @@ def trained(name: str, judged: Sequence[Sequence[Answer]], plan: Plan, directory
     """The policy of an arm; a run that was stopped goes on."""
     method, own = ARMS[name]
     own = dict(own)
-    weights = own.pop("weights", None)
+    weights, rows = own.pop("weights", None), own.pop("rows", {"sft": best, "kto": labelled}.get(method, pairs))
     about: Row = {"precision": plan.precision}
     about |= {"held_out": 0, "samples": 0, "save_every": 5, "keep": 1, "seed": plan.seed, "sample_tokens": plan.tokens}
     known = TrainConfig.__dataclass_fields__
@@ -205,8 +211,7 @@ def trained(name: str, judged: Sequence[Sequence[Answer]], plan: Plan, directory
         loop = settings_of(method, answers=4, temperature=plan.temperature)
         asks = judge(models.load(plan.model)[1], plan)
         return train_with_loop(plan.model, None, asked, method, asks, config, loop, **settings).policy
-    rows = {"sft": best, "kto": labelled}.get(method, pairs)(judged)
-    return train(plan.model, None, rows, method, config, weights, **settings).policy
+    return train(plan.model, None, rows(judged), method, config, weights, **settings).policy
 
 
 def measure(policy: Policy, held_out: Sequence[Encoded], plan: Plan) -> Row:

@@ -6,7 +6,7 @@ import pytest
 
 from pref_toolkit.errors import Complaint
 from pref_toolkit.real import experiment
-from pref_toolkit.real.experiment import Answer, Plan, best, judge, labelled, pairs
+from pref_toolkit.real.experiment import Answer, Plan, best, finished_pairs, judge, labelled, pairs
 from pref_toolkit.real.instructions import Instruction
 from pref_toolkit.training import models
 
@@ -32,6 +32,7 @@ def test_preferences_are_right_against_wrong(own, number):
     assert len(made) == number
     assert len(labelled([own])) == 2 * number
     assert len(best([own])) == own.count(RIGHT)
+    assert len(finished_pairs([own])) == min(own.count(RIGHT), own.count(COMMA))
     for row in made:
         assert row["prompt"] == ASKED.messages and row["chosen"][0]["content"] == "They do."
         assert row["rejected"][0]["content"] in {"Well, yes.", "They"}
