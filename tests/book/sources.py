@@ -80,9 +80,9 @@ class Page:
         """What a reader takes on trust: neither code nor mathematics, links, glued values and the like."""
         text = re.sub(r"\A---\n.*?\n---\n|^%.*?$", "", self.text, flags=re.S | re.M)
         text = without_code(text)
+        text = re.sub(r"^(:\w+:|```|:::|#).*$", "", text, flags=re.M)  # before the backticks of code within a line
         text = re.sub(r"\$\$.*?\$\$|\$[^$]+\$", "", text, flags=re.S)
-        text = re.sub(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\[[^]]*\]\([^)]*\)|<[^>]*>|\barXiv:[\d.]+", "", text)
-        return re.sub(r"^(:\w+:|```|:::|#).*$", "", text, flags=re.M)
+        return re.sub(r"\{[\w:]+\}`[^`]*`|`[^`]*`|\[[^]]*\]\([^)]*\)|<[^>]*>|\barXiv:[\d.]+", "", text)
 
 
 def keyword(call: ast.Call, name: str) -> ast.expr | None:

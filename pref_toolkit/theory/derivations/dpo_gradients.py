@@ -148,7 +148,7 @@ def over(term: sp.Expr) -> sp.Sum:
 
 dpo_nll = Derivation(
     name="dpo_nll",
-    title="DPO + NLL: the chosen response is also learned",
+    title="DPO + NLL: the chosen response is also learnt",
     steps=(
         *MARGIN,
         define(u, -sp.log(sigma(beta * D)), "This is DPO's loss, which sees only the margin."),
