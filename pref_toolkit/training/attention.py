@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -128,10 +129,12 @@ def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
     index = torch.tensor(keys, device=device)
     tensor = lambda ends: torch.tensor(ends, dtype=torch.int32, device=device)
     bounds: tuple[Any, ...] = (tensor(query_ends), tensor(key_ends), longest(query_ends), longest(key_ends))
+    # Torch 2.11 takes groups of heads as they come; later versions want to be told of them.
+    told = "enable_gqa" in signature(varlen_attn).parameters
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-        grouped = k.shape[1] != q.shape[1]
+        grouped = {"enable_gqa": k.shape[1] != q.shape[1]} if told else {}
         out: Any = varlen_attn(
             q.contiguous(),
             k.index_select(0, index),
@@ -139,7 +142,7 @@ def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
             *bounds,
             scale=scale,
             window_size=(-1, 0),
-            enable_gqa=grouped,
+            **grouped,
         )
         return out[None]
 
