@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks run-notebooks pdf bench bench-gpu lock clean
+.PHONY: help setup train check check-minimum test book notebooks run-notebooks pdf bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 setup: $(READY)  ## make the virtual environment with the tested versions
 
@@ -30,6 +30,13 @@ check: setup  ## style, types, and that the locked versions are the installed on
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every other environment has newer versions, so only this one sees what the lowest lack.
+check-minimum:  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-minimum; TESTS=FILE for some of them
+	$(PYTHON) -m venv .venv-minimum
+	sed -nE '/^dependencies/,/^\]/ s/^ *"([a-z0-9]+)(\[.*\])?>=(.*)",/\1==\3.*/p' pyproject.toml > .venv-minimum/lowest.txt
+	.venv-minimum/bin/python -m pip install --quiet --constraint .venv-minimum/lowest.txt --editable '.[book,dev]'
+	.venv-minimum/bin/python -m pytest -n auto --dist loadgroup $(TESTS)
 
 test: setup  ## run the tests, a process to each core
 	$(BIN)/python -m pytest -n auto --dist loadgroup

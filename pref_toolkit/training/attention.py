@@ -35,6 +35,10 @@ Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
 Kernel = Callable[[Sequence[Segment], torch.device], Attend]
 
+TAKES_GROUPS = {"cpu"}
+"""Types of devices whose kernel of the library serves a group of query heads by one key head under a mask. On CUDA it would be
+plain products in float32: a dozen kernels for each segment."""
+
 
 @contextmanager
 def packed(model: CausalLM) -> Iterator[None]:
@@ -94,6 +98,9 @@ def by_segment(segments: Sequence[Segment], device: torch.device) -> Attend:
     sizes = [last - first for s in segments for first, last in s.parts]
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        group = query.shape[1] // key.shape[1]
+        if group > 1 and device.type not in TAKES_GROUPS:
+            key, value = (states.repeat_interleave(group, dim=1) for states in (key, value))
         how: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scale}
         # One split: the gradient of a slice would be a tensor of the whole sequence, for every segment.
         pieces = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)))

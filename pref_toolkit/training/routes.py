@@ -223,7 +223,8 @@ def _with_a_kernel(route: Route, trial: Trial, device: torch.device) -> Route:
     for kernel in (attention.by_varlen, attention.by_flex):
         found = attention.obstacle(kernel, route.model.config.get_text_config(), device, dtype_of(route.model))
         candidate = replace(route, kernel=kernel)
-        if found is None and device_of(route.model) == device:
+        # Types, because accelerate calls the only GPU "cuda" and its weights are on "cuda:0".
+        if found is None and device_of(route.model).type == device.type:
             found = trial.obstacle(candidate)
         if found is None:
             return candidate

@@ -55,6 +55,30 @@ def test_each_kernel_is_the_mask(kernel, lengths, on_cpu):
 
 
 @pytest.mark.parametrize("key_heads", [1, 2, 4])
+def test_where_the_library_takes_no_groups_key_heads_are_repeated(key_heads, monkeypatch):
+    """As on CUDA. The numbers are those of groups, and gradients of a key head are summed over its group."""
+    batch = pack(
+        [Encoded([1] * p, [[1] * r for r in responses], where="") for p, responses in [(3, [1, 4]), (2, [6, 2])]]
+    )
+    inputs = random_inputs(batch.input_ids.shape[1], key_heads=key_heads)
+    expected = attention.by_segment(batch.segments, CPU)(*inputs, 0.3)
+    calls = []
+
+    def called(query, key, value, *, enable_gqa=False, **how):
+        calls.append((query.shape[1], key.shape[1], value.shape[1], enable_gqa))
+        return scaled_dot_product_attention(query, key, value, **how)
+
+    monkeypatch.setattr(attention, "scaled_dot_product_attention", called)
+    monkeypatch.setattr(attention, "TAKES_GROUPS", attention.TAKES_GROUPS - {"cpu"})
+    value = attention.by_segment(batch.segments, CPU)(*inputs, 0.3)
+    assert {*calls} == {(4, 4, 4, False)}
+    assert torch.allclose(value, expected, atol=CLOSE)
+    outer = torch.randn(value.shape, dtype=torch.float64)
+    for mine, theirs in zip(*(torch.autograd.grad(v, inputs, outer) for v in (value, expected))):
+        assert torch.allclose(mine, theirs, atol=CLOSE)
+
+
+@pytest.mark.parametrize("key_heads", [1, 2, 4])
 @pytest.mark.parametrize("version", SIGNATURES)
 def test_every_version_of_torch_takes_our_call(version, key_heads, on_cpu):
     """Torch 2.11 has no ``enable_gqa`` and takes groups of heads without; later versions refuse them without."""
