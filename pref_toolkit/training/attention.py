@@ -53,6 +53,21 @@ def packed(model: CausalLM) -> Iterator[None]:
             config._attn_implementation = name
 
 
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Inside, attention of the library on CUDA is not cuDNN's, which torch takes first on newer GPUs.
+
+    cuDNN builds a plan for each new shape: a packed batch has dozens, generation one for each token. Its backward under a mask
+    gives NaN at some lengths (pytorch issue 196678). On other devices nothing changes.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
+
+
 def segment_attention(
     module: Any,
     query: Tensor,
@@ -141,7 +156,7 @@ def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-        grouped = {"enable_gqa": k.shape[1] != q.shape[1]} if told else {}
+        grouped: dict[str, Any] = {"enable_gqa": k.shape[1] != q.shape[1]} if told else {}
         out: Any = varlen_attn(
             q.contiguous(),
             k.index_select(0, index),
@@ -192,6 +207,7 @@ def _flex(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
+@without_cudnn()
 def obstacle(kernel: Kernel, config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a kernel does not give the outputs and gradients of ``by_segment`` on random numbers, or None.
 

@@ -8,6 +8,7 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from small import SHAPES, examples_of, model_of
 
 from pref_toolkit.errors import Complaint
+from pref_toolkit.training import models
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.policy import Policy
 
@@ -141,3 +142,10 @@ def test_a_view_that_is_not_there_is_named():
     policy = policy_of()
     with pytest.raises(Complaint, match="no view 'judge'; it has policy, start"), policy.view("judge"):
         pass
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_is_chosen_where_the_gpu_has_it_and_does_not_emulate_it(has_it, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_it or including_emulation)
+    assert models.load("tiny")[0].dtype == (torch.bfloat16 if has_it else torch.float32)
