@@ -4,7 +4,8 @@ from itertools import permutations, product
 
 import pytest
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from small import SHAPES, examples_of, model_of
 
 from pref_toolkit.errors import Complaint
@@ -113,6 +114,31 @@ def test_three_adapters_say_what_each_says_alone():
             scorer = policy.scorer()
             assert torch.equal(scorer(scorer.collate(examples))["sums"], alone[outer])
     assert torch.equal(policy.logps(examples).sums, alone["policy"])
+
+
+def test_base_and_adapter_take_turns_without_the_library(monkeypatch):
+    """Its switch walks over all modules several times: longer than a forward of few tokens."""
+    policy, examples = policy_of(), examples_of(2)
+    alone = {view: policy.logps(examples, view=view).sums for view in (None, "policy")}
+    for switch in ("disable_adapter_layers", "enable_adapter_layers", "set_adapter"):
+        monkeypatch.delattr(BaseTuner, switch)
+    for outer, inner in product(alone, alone):
+        with policy.view(outer):
+            assert torch.equal(policy.logps(examples, view=inner).sums, alone[inner])
+    assert not torch.equal(alone[None], alone["policy"])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_adapters_on_other_layers_that_come_later_are_off_in_the_base():
+    examples = examples_of(2)
+    model = get_peft_model(model_of(SHAPES["llama"]), LoraConfig(r=2, target_modules=["q_proj"]))
+    policy = Policy(model, None)
+    base = policy.logps(examples, view=None).sums
+    model.add_adapter("later", LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False))
+    policy.views["later"] = "later"
+    model.set_adapter("later")
+    assert not torch.equal(policy.logps(examples, view="later").sums, base)
+    assert torch.equal(policy.logps(examples, view=None).sums, base)
 
 
 def test_a_copy_is_what_its_source_was_and_stays_so():
