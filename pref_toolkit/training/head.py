@@ -22,7 +22,7 @@ from torch.utils.checkpoint import checkpoint
 LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**25}
 """Logits of whole distributions in a chunk, by device: 32 MiB in float32 on a CPU, where more rows make the products little
 faster. A GPU has to read all of ``W`` for a chunk, which wants a few hundred rows to pay: 128 MiB are 261 rows of 128,256, and
-about six such tensors exist at once, beside a model that may fill the card. Not measured there."""
+seven such tensors exist at once, beside a model that may fill the card. Not measured there."""
 TOKENS_AT_ONCE = {"cpu": 2**10, "cuda": 2**13}
 """Tokens of the vocabulary in a part, by device. On a CPU a part of ``W`` and its logits should fit into the cache; a GPU
 wants large products. Not measured there."""

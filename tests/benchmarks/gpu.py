@@ -51,9 +51,13 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--profile", choices=workload.PROFILES, default="hh")
     parser.add_argument("--output", type=Path, default=machine.ROOT / "data" / "bench_gpu.json")
+    parser.add_argument(
+        "--cudnn", choices=["on", "off"], default="on", help="its attention, for TRL; ours does without"
+    )
     arguments = parser.parse_args(given)
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("no CUDA device here; to see the script run to its end: --shape tiny --device cpu --output FILE")
+    torch.backends.cuda.enable_cudnn_sdp(arguments.cudnn == "on")
     for result in measure(arguments):
         partial = arguments.output.with_suffix(".partial")
         partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -83,6 +87,7 @@ def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
         "rounds": arguments.rounds,
         "max_length": arguments.max_length,
         "profile": arguments.profile,
+        "cudnn_attention_of_trl": arguments.cudnn,
         "source": data.source,
     }
     result["matmul_rate"] = machine.matmul_rate(device, dtype, 8192 if on_gpu else 256, repeats=20)

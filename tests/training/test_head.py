@@ -1,5 +1,7 @@
 """The output layer in chunks gives what the model's own logits give, value and gradient."""
 
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
@@ -7,6 +9,7 @@ from rounding import CLOSE, rounding
 from small import SHAPES, SMALL, examples_of, model_of
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CohereConfig, Gemma2Config, LlamaConfig
 
 from pref_toolkit.training import head
@@ -187,6 +190,38 @@ def test_a_frozen_layer_makes_no_more_than_a_chunk_and_keeps_none():
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(tuple(t.shape)) or t, lambda t: t):
         Head(layer).logps(hidden, targets)
     assert kept == [(20, 16)]
+
+
+class Alive(TorchDispatchMode):
+    """The most tensors of one size that existed at once."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.storages, self.most = size, {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.numel() == self.size:
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.storages:
+                    self.storages[key] = weakref.finalize(storage, self.storages.pop, key, None)
+        self.most = max(self.most, len(self.storages))
+        return result
+
+
+def test_a_chunk_of_distributions_leaves_room_on_a_card_that_a_model_fills(monkeypatch):
+    """A 7B model in bfloat16 leaves some 9 GiB of 24; distributions should take no more than a fifth of that."""
+    monkeypatch.undo()  # chunks as they are
+    rows, vocabulary = 3, 1009
+    layer = nn.Linear(16, vocabulary, bias=False).requires_grad_(False)
+    hidden, other = torch.randn(rows, 16).requires_grad_(), torch.randn(rows, 16)
+    with Alive(rows * vocabulary) as alive:
+        wanted = {"entropies", "log_weights"}
+        values = Head(layer).distributions(hidden, torch.zeros(rows, dtype=torch.long), wanted, other)
+        sum(value.sum() for value in values.values()).backward()
+    assert alive.most >= 4 and alive.most * 4 * head.LOGITS_AT_ONCE["cuda"] < 1.8 * 2**30
 
 
 @pytest.mark.usefixtures("float64")
