@@ -89,7 +89,7 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
         for saved in sorted((Path(output) / "checkpoints").glob("step-*"))[:-1]:
             path.append(_measured(history, tokenizer, seed, saved, start))
         made = [file for file in (Path(output) / "made").rglob("*.jsonl") if file.stem != "unjudged"]
-        answers = sum(len(json.loads(line)["responses"]) for file in made for line in file.read_text().splitlines())
+        answers = sum(len(json.loads(line)["tokens"]) for file in made for line in file.read_text().splitlines())
     asks = method in LOOPS and LOOPS[method].asks
     counts = {"generations": answers, "judge_calls": len(made) if asks else 0, "judged": answers if asks else 0}
     rounds = settings_of(method).rounds if method in LOOPS and "round" in history.steps[-1] else 1

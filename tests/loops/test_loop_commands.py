@@ -6,6 +6,7 @@ import re
 import pytest
 
 from pref_toolkit.cli import main
+from pref_toolkit.loops.presets import LOOPS
 
 SHORT = ["--model=tiny", "--max-steps=2", "--batch-size=2", "--samples=0", "--sample-tokens=4", "--lora-rank=2"]
 
@@ -49,6 +50,20 @@ def test_a_users_prompts_and_judge(prompts, tmp_path):
         row["scores"] == [len(a) for a in row["responses"]] and len(row["scores"]) == 3 for row in rows
     )
     assert main(["check-data", str(tmp_path / "run" / "made" / "draws" / "000001.jsonl")]) == 0
+
+
+@pytest.mark.parametrize("loop", [name for name, loop in LOOPS.items() if not loop.streams])
+def test_check_data_accepts_what_a_loop_drew(loop, prompts, tmp_path, capsys):
+    if LOOPS[loop].answered:
+        prompts.write_text(
+            "".join(json.dumps({"prompt": f"{n} + 1 =", "answer": f" {n + 1}"}) + "\n" for n in range(4))
+        )
+    flags = [f"--method={loop}", f"--data={prompts}", "--output=run"]
+    assert main(["train", *SHORT, *flags, *(["--judge=my_judges:longest"] if LOOPS[loop].asks else [])]) == 0
+    made = [path for path in tmp_path.glob("run/made/**/*.jsonl") if path.stem != "unjudged"]
+    assert made
+    for path in made:
+        assert main(["check-data", str(path)]) == 0, capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
