@@ -1,6 +1,6 @@
 # Two commands matter on a fresh machine: `make book` and `make test`. `make help` lists the rest.
 .DEFAULT_GOAL := help
-.PHONY: help setup train check test book notebooks run-notebooks pdf real bench bench-gpu lock clean
+.PHONY: help setup train check check-minimum test book notebooks run-notebooks pdf real bench bench-gpu lock clean
 
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export OMP_NUM_THREADS ?= 1
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  \1\t/' | expand -t 18
 
 setup: $(READY)  ## make the virtual environment with the tested versions
 
@@ -30,6 +30,14 @@ check: setup  ## style, types, and that the locked versions are the installed on
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# Every other environment has newer versions, so only this one sees what the lowest lack.
+check-minimum:  ## run the tests with the lowest versions that pyproject.toml allows, in .venv-minimum; TESTS=FILE for some of them
+	$(PYTHON) -m venv .venv-minimum
+	sed -nE '/^dependencies/,/^\]/ s/^ *"([a-z0-9]+)(\[.*\])?>=(.*)",/\1==\3.*/p' pyproject.toml > .venv-minimum/lowest.txt
+	.venv-minimum/bin/python -m pip install --quiet --constraint .venv-minimum/lowest.txt -e '.[book,dev]'
+	.venv-minimum/bin/python -m pytest -n auto --dist loadgroup $(TESTS) \
+	  --deselect tests/test_packaging.py::test_the_tests_run_on_the_locked_versions
 
 test: setup  ## run the tests, a process to each core
 	$(BIN)/python -m pytest -n auto --dist loadgroup
@@ -69,8 +77,10 @@ real: setup  ## train a real model of 135 M parameters, one to two hours on two 
 bench: setup  ## compare with TRL on this CPU, forty minutes on two quiet cores, into data/bench_cpu.json
 	$(BIN)/python tests/benchmarks/run.py
 
-bench-gpu: setup  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
-	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} $(BIN)/python tests/benchmarks/gpu.py
+# Without `setup`: such a machine has its own torch, and perhaps no network.
+bench-gpu:  ## the same on one GPU with a model of 7B parameters, with TRL if it is installed, into data/bench_gpu.json
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES:-0} PYTHONPATH=$(CURDIR) \
+	  $(if $(wildcard $(READY)),$(BIN)/python,$(PYTHON)) tests/benchmarks/gpu.py $(GPU)
 
 lock: setup  ## write the installed versions to constraints.txt
 	(echo "# The versions this repository is tested with; written by \`make lock\`."; \

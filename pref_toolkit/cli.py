@@ -24,7 +24,7 @@ from yaml import YAMLError
 
 from pref_toolkit.errors import Complaint, NotFiniteError, Terminated
 from pref_toolkit.loops.config import LoopConfig
-from pref_toolkit.loops.presets import LOOPS
+from pref_toolkit.loops.presets import LOOPS, settings_of
 from pref_toolkit.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -237,7 +237,7 @@ def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
     from pref_toolkit.training.objective import Objective
 
     loop = LOOPS[arguments.method]
-    settings = LoopConfig(**{f.name: arguments[f.name] for f in fields(LoopConfig)})
+    settings = settings_of(arguments.method, **{f.name: arguments[f.name] for f in fields(LoopConfig)})
     hyperparameters = {name: arguments[name] for name in Objective.of(loop.loss).settings}
     asked, judge = arguments.data, None
     if arguments.model == "lab":
@@ -252,7 +252,7 @@ def _train_with_loop(arguments: Namespace, config: TrainConfig) -> None:
         elif loop.streams:
             asked = asked or lab.pairs(number, seed=config.seed)
         asked = asked or lab.asked(number, config.seed, answered=loop.answered)
-        judge = lab.judge(seed=config.seed) if settings.judge is None else None
+        judge = lab.judge(seed=config.seed) if loop.asks and settings.judge is None else None
     history = train_with_loop(
         arguments.model, None, asked, arguments.method, judge, config, settings, **hyperparameters
     )

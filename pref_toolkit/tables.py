@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pref_toolkit.errata import Erratum
-from pref_toolkit.loops.presets import Loop
+from pref_toolkit.loops.method import Loop
 from pref_toolkit.losses import Method
 from pref_toolkit.losses.disagreements import Disagreement
 from pref_toolkit.markup import Html

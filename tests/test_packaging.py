@@ -74,3 +74,9 @@ def test_every_make_target_has_a_line_of_help():
     phony = re.search(r"\.PHONY: (.*)", MAKEFILE).group(1).split()
     helped = re.findall(r"^([a-z-]+):.*## \S", MAKEFILE, re.M)
     assert sorted(phony) == sorted(helped)
+
+
+def test_the_gpu_benchmark_installs_nothing():
+    """Its machine has a torch of its own, and perhaps no network."""
+    assert re.search(r"^bench-gpu: +##", MAKEFILE, re.M)
+    assert "PYTHONPATH=$(CURDIR)" in MAKEFILE.split("\nbench-gpu:")[1].split("\n\n")[0]

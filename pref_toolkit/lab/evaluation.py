@@ -26,7 +26,7 @@ PROMPTS_AT_ONCE = 128
 TOKENS_AT_ONCE = 8192
 
 
-def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dict[str, Any]:
+def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0, start: Any = None) -> dict[str, Any]:
     """Measure a policy on ``n`` unseen prompts. Policy and supervised model answer each with one sample at temperature 1.
 
     Args:
@@ -34,6 +34,7 @@ def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dic
         tokenizer: the lab's.
         n: number of prompts, at most the size of the test split.
         seed: seed of the prompts and samples.
+        start: the model that the policy is compared with, in place of the supervised one.
 
     Returns:
         A dict that JSON can hold.
@@ -54,7 +55,7 @@ def evaluate(model: Any, tokenizer: Any, *, n: int = 1000, seed: int = 0) -> dic
     Raises:
         ValueError: if the tokenizer is not the lab's, or the test split has fewer prompts than ``n``.
     """
-    asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed)
+    asked, prompt_ids, supervised, before, drawn_by = _asked(model, tokenizer, n, seed, start)
     after = sample(model, tokenizer, prompt_ids, max_new_tokens=shipped.LONGEST, seed=drawn_by, batch_size=512)
     drawn = [Encoded(p, [a], where=text) for p, a, text in zip(prompt_ids, after, asked)]
     kl, kl_error = metrics.sampled_kl(_sums(model, drawn)[:, 0], _sums(supervised, drawn)[:, 0])
@@ -83,10 +84,11 @@ def evaluate_best_of(
 
 
 def _asked(
-    model: Any, tokenizer: Any, n: int, seed: int
+    model: Any, tokenizer: Any, n: int, seed: int, start: Any = None
 ) -> tuple[list[str], list[list[int]], Any, list[list[int]], int]:
-    """Unseen prompts as text and as ids, the supervised model, its samples, and the seed of the samples to be compared."""
+    """Unseen prompts as text and as ids, the model to compare with, its samples, and the seed of the samples to be compared."""
     supervised, own = shipped.load()
+    supervised = supervised if start is None else start
     if tokenizer.get_vocab() != own.get_vocab():
         raise Complaint("lab.evaluate wants a model trained from the lab's own, with the lab's tokenizer")
     supervised.to(next(model.parameters()).device)

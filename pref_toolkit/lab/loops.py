@@ -6,7 +6,7 @@
 Every update learns from the same number of responses, as in ``lab.table``, and a loss that is in that table has the setting
 which was chosen there. A run is measured at its last five checkpoints, which are after every ``EVERY`` updates and at the
 ends of rounds, so that methods can be compared within a KL. Rows ``base`` begin with a model that was tuned for a third of the
-supervised model's steps.
+supervised model's steps, and are compared with that one.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import sys
 import time
 from copy import deepcopy
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -40,14 +41,15 @@ SEEDS = (1, 2, 3)
 UPDATES, RESPONSES, EVERY = 100, 128, 20
 """Updates of a run, responses that an update learns from, and updates between two measurements."""
 AT = 0.15
-"""Nats of KL to the supervised model within which :func:`summary` compares the runs."""
+"""Nats of KL to the model that a run began with, within which :func:`summary` compares the runs."""
 BASE = ", base"
 BASE_STEPS = make.STEPS // 3
 LEARNT = {"rerank": 4, "reinforce": 4, "remax": 1, "rloo": 4, "grpo": 4}
 """Responses to a prompt that an update learns from; 2 for the others."""
 OFFLINE = ("dpo", "sft")
 """Methods on rows that are drawn once, from the supervised model; ``sft`` learns the data's own right answers."""
-NAMES = [*OFFLINE, *(n for n, loop in LOOPS.items() if loop.asks), "self_play", f"self_play{BASE}", f"sft{BASE}"]
+BESIDE = ("self_play", "generations", f"self_play{BASE}", f"sft{BASE}")
+NAMES = [*OFFLINE, *(name for name, loop in LOOPS.items() if loop.asks), *BESIDE]
 
 
 @cache
@@ -70,8 +72,9 @@ def setting(name: str) -> dict[str, Any]:
 def one_run(name: str, seed: int) -> dict[str, Any]:
     """Train once, measure along the way, and count what it cost."""
     torch.set_num_threads(1)
-    method, _, start = name.partition(", ")
-    model, tokenizer = deepcopy(base()) if start else shipped.load()
+    method, _, weak = name.partition(", ")
+    model, tokenizer = deepcopy(base()) if weak else shipped.load()
+    start = base()[0] if weak else None
     chosen = setting(method)
     with TemporaryDirectory() as directory:
         output = str(Path(directory) / "run")
@@ -82,11 +85,11 @@ def one_run(name: str, seed: int) -> dict[str, Any]:
         began, cpu = time.perf_counter(), time.process_time()
         history = _trained(method, model, tokenizer, config, chosen)
         seconds = {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - cpu}
-        path = [_measured(history, tokenizer, seed, None)]
+        path = [_measured(history, tokenizer, seed, None, start)]
         for saved in sorted((Path(output) / "checkpoints").glob("step-*"))[:-1]:
-            path.append(_measured(history, tokenizer, seed, saved))
+            path.append(_measured(history, tokenizer, seed, saved, start))
         made = [file for file in (Path(output) / "made").rglob("*.jsonl") if file.stem != "unjudged"]
-        answers = sum(len(json.loads(line)["responses"]) for file in made for line in file.read_text().splitlines())
+        answers = sum(len(json.loads(line)["tokens"]) for file in made for line in file.read_text().splitlines())
     asks = method in LOOPS and LOOPS[method].asks
     counts = {"generations": answers, "judge_calls": len(made) if asks else 0, "judged": answers if asks else 0}
     rounds = settings_of(method).rounds if method in LOOPS and "round" in history.steps[-1] else 1
@@ -110,14 +113,14 @@ def _trained(method: str, model: Any, tokenizer: Any, config: TrainConfig, chose
     return train_with_loop(model, tokenizer, asked, method, judge, config, settings, **chosen)
 
 
-def _measured(history: History, tokenizer: Any, seed: int, saved: Path | None) -> dict[str, Any]:
-    """The policy at a checkpoint, or as it is."""
+def _measured(history: History, tokenizer: Any, seed: int, saved: Path | None, start: Any) -> dict[str, Any]:
+    """The policy at a checkpoint, or as it is, beside the model that it began with."""
     step = UPDATES
     if saved is not None:
         checkpoint = checkpoints.read(saved)
         history.policy.restore(checkpoint.tensors["policy"])
         step = checkpoint.step
-    found = evaluation.evaluate(history.model, tokenizer, seed=seed)
+    found = evaluation.evaluate(history.model, tokenizer, seed=seed, start=start)
     names = ("accuracy", "length", "politeness")
     return {"step": step, **{n: found["after"][n] for n in names}, "win_rate": found["win_rate"], "kl": found["kl"]}
 
@@ -133,15 +136,27 @@ def load() -> dict[str, Any]:
     return json.loads(FILE.read_text(encoding="utf-8"))
 
 
-def within(path: list[dict[str, Any]], kl: float) -> float | None:
-    """The highest accuracy that a run was measured with at no more than this KL; None if it never was that near.
+def within(path: list[dict[str, Any]], kl: float, start: float) -> float:
+    """The highest accuracy of a run at no more than this KL, on straight lines between the measured policies.
 
-    The run is chosen on the prompts that measure it, so the number is a little too high, for all methods alike.
+    The lines go from the start, at KL 0, from checkpoint to checkpoint. Where one crosses the KL, its accuracy there counts: a
+    guess, since nobody measured a policy there. The best of a run is chosen on the prompts that measure it, so the number is
+    a little too high, for all methods alike.
 
-    >>> within([{"kl": 0.05, "accuracy": 0.6}, {"kl": 0.2, "accuracy": 0.7}], 0.1)
-    0.6
+    Args:
+        path: ``kl`` (nats) and ``accuracy`` of the checkpoints, in order.
+        kl: the KL, nats.
+        start: accuracy of the model that the run began with.
+
+    >>> within([{"kl": 0.05, "accuracy": 0.6}, {"kl": 0.25, "accuracy": 0.7}], 0.1, 0.5)
+    0.625
     """
-    return max((point["accuracy"] for point in path if point["kl"] <= kl), default=None)
+    places = [(0.0, start), *((point["kl"], point["accuracy"]) for point in path)]
+    near = [accuracy for far, accuracy in places if far <= kl]
+    for (k, a), (m, b) in pairwise(places):
+        if min(k, m) <= kl < max(k, m):
+            near.append(a + (kl - k) / (m - k) * (b - a))
+    return max(near)
 
 
 MEASURES = ("accuracy", "within", "win_rate", "kl", "length", "generations", "judge_calls", "judged", "cpu_seconds")
@@ -150,26 +165,25 @@ MEASURES = ("accuracy", "within", "win_rate", "kl", "length", "generations", "ju
 def summary() -> dict[str, dict[str, Any]]:
     """For each row its ``setting``, and mean and standard deviation over the seeds of each of ``MEASURES``.
 
-    All but ``within``, see :func:`within` at ``AT`` nats, are of the end of the run. ``cpu_seconds`` are those of a round. A
-    run that begins with another model than the supervised one has no win rate and KL: they would compare with that one.
+    All but ``within``, see :func:`within` at ``AT`` nats, are of the end of the run. ``cpu_seconds`` are those of a round.
+    ``win_rate`` and ``kl`` compare with the model that the run began with.
     """
     out: dict[str, dict[str, Any]] = {}
-    made = load()["rows"]
-    for name in dict.fromkeys(row["method"] for row in made):
-        own = [_ended(row) for row in made if row["method"] == name]
+    made = load()
+    for name in dict.fromkeys(row["method"] for row in made["rows"]):
+        own = [_ended(row, made["starts"]) for row in made["rows"] if row["method"] == name]
         out[name] = {"setting": own[0]["setting"], "rounds": own[0]["rounds"]}
         for measure in MEASURES:
             values = [row[measure] for row in own]
-            out[name][measure] = None if None in values else (statistics.mean(values), statistics.stdev(values))
+            out[name][measure] = (statistics.mean(values), statistics.stdev(values))
     return out
 
 
-def _ended(row: dict[str, Any]) -> dict[str, Any]:
+def _ended(row: dict[str, Any], begun: dict[str, dict[str, float]]) -> dict[str, Any]:
     """A row with what was measured at its end."""
-    ended = row | row["path"][-1] | {"cpu_seconds": row["cpu_seconds"] / row["rounds"]}
-    if row["method"].endswith(BASE):
-        return ended | dict.fromkeys(("within", "win_rate", "kl"))
-    return ended | {"within": within(row["path"], AT)}
+    start = begun[str(row["seed"])]["base" if row["method"].endswith(BASE) else "supervised"]
+    cpu = row["cpu_seconds"] / row["rounds"]
+    return row | row["path"][-1] | {"cpu_seconds": cpu, "within": within(row["path"], AT, start)}
 
 
 def starts() -> dict[str, dict[str, float]]:

@@ -14,11 +14,11 @@ Positive = Annotated[float, Range(0, closed=False)]
 
 @dataclass(frozen=True)
 class LoopConfig:
-    """How a loop draws and judges.
+    """How a loop draws and judges. A loop refuses a setting that it does not read, if it is not its default.
 
     Args:
         answers: answers drawn to each prompt.
-        temperature: of the draws.
+        temperature: of the draws; a policy gradient always draws at 1.
         mixture: share of the reference in the geometric mixture that answers are drawn from, token by token; 0: the policy.
         rounds: for loops in rounds, how many: each draws anew from the policy that the last one trained.
         last_lam: of ``spin``: the strength ``lam`` in the last round, if another; the authors ran .1 and then 5.

@@ -46,9 +46,14 @@ class Draws:
         return replace(self, scores=gains).only([range(len(own) - 1) for own in self.answers])
 
     def rows(self) -> list[dict[str, Any]]:
-        """Rows for a file: ``check-data`` accepts them if they have scores. ``tokens`` are the answers' ids."""
+        """Rows for a file that ``check-data`` accepts, once several answers have scores. ``tokens`` are the answers' ids.
+
+        A single answer that nobody judges is the one that a loop of self-play calls the worse, so its label is False.
+        """
+        alone = not self.scores and all(len(own) == 1 for own in self.texts)
+        said = lambda own: {"completion": own[0], "label": False} if alone else {"responses": own}
         rows: list[dict[str, Any]] = [
-            {"prompt": asked.text, "responses": texts, "tokens": ids}
+            {"prompt": asked.text, **said(texts), "tokens": ids}
             for asked, texts, ids in zip(self.asked, self.texts, self.answers)
         ]
         for name, values in (("scores", self.scores), ("logps", self.logps)):
@@ -60,7 +65,8 @@ class Draws:
     def of_rows(cls, asked: Sequence[Asked], rows: Sequence[dict[str, Any]]) -> Draws:
         """What :meth:`rows` gave."""
         column = lambda name: [row[name] for row in rows if name in row]
-        return cls(asked, *(column(name) for name in ("tokens", "responses", "scores", "logps")))
+        texts = column("responses") or [[text] for text in column("completion")]
+        return cls(asked, column("tokens"), texts, column("scores"), column("logps"))
 
     def ranked(self) -> list[Encoded]:
         """All answers, best first, with their scores. Equal scores keep the order in which they were drawn."""

@@ -16,17 +16,10 @@ if TYPE_CHECKING:
 
 def fault(settings: LoopConfig, hyperparameters: Mapping[str, Any]) -> str | None:
     """Why these settings make no policy gradient, or None."""
-    if (settings.temperature, settings.mixture) != (1.0, 0.0):
-        return "a policy gradient learns from the policy's own draws: temperature must be 1 and mixture 0"
     if hyperparameters["baseline"] != "none" and settings.answers < 2:
         return f"a baseline of {hyperparameters['baseline']!r} wants answers >= 2, got {settings.answers}"
-    return None
-
-
-def fault_elsewhere(settings: LoopConfig, hyperparameters: Mapping[str, Any]) -> str | None:
-    """Why these settings fit no loop but a policy gradient, or None."""
-    if settings.greedy or settings.updates > 1:
-        return "greedy and updates are settings of policy gradients: reinforce, remax, rloo and grpo"
+    if hyperparameters["baseline"] != "none" and settings.greedy:
+        return f"a baseline of {hyperparameters['baseline']!r} cancels the greedy answer's score: set greedy to false"
     return None
 
 

@@ -1,93 +1,80 @@
-"""Every loop by name: what it does, which loss it takes, and what it needs."""
+"""Every loop by name: what it does, which loss it takes, and what it reads and needs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from pref_toolkit.errors import Complaint
-from pref_toolkit.loops import policy_gradient
+from pref_toolkit.loops import policy_gradient, rso
 from pref_toolkit.loops.config import LoopConfig
 from pref_toolkit.loops.fast_slow import fast_slow
 from pref_toolkit.loops.iterative import anchored, duelled, iterative, reranked
+from pref_toolkit.loops.method import ASKED, BESIDE_DATA, CHASED, IN_ROUNDS, MIXED, Loop
 from pref_toolkit.loops.online import online
-from pref_toolkit.loops.rso import rso
 from pref_toolkit.loops.spin import generations, spin
-
-if TYPE_CHECKING:
-    from pref_toolkit.loops.session import Session
-
-
-@dataclass(frozen=True)
-class Loop:
-    """A method that generates.
-
-    Args:
-        run: what it does with a session.
-        loss: a name in :data:`pref_toolkit.losses.METHODS` or :data:`pref_toolkit.losses.LOOP_LOSSES`.
-        reference: the view that the loss compares with.
-        paper: where it is from.
-        asks: whether it asks a judge.
-        streams: how many streams of preferences it learns from, at least; 0: it draws answers to prompts.
-        answered: whether each prompt comes with an answer of the data.
-        settings: of :class:`pref_toolkit.loops.config.LoopConfig`, where its defaults are others.
-        hyperparameters: of the loss, where its defaults are others.
-        fault: why settings and hyperparameters do not fit the loop, or None.
-    """
-
-    run: Callable[[Session], None]
-    loss: str
-    reference: str | None
-    paper: str
-    asks: bool = True
-    answered: bool = False
-    streams: int = 0
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    hyperparameters: Mapping[str, Any] = field(default_factory=dict)
-    fault: Callable[[LoopConfig, Mapping[str, Any]], str | None] = policy_gradient.fault_elsewhere
-
-    @property
-    def needs(self) -> str:
-        """What it must be given, in words."""
-        read = ("prompts", "preferences in order", "preferences in order of each domain")[self.streams]
-        also = (("a judge", self.asks), ("answers beside the prompts", self.answered))
-        return ", ".join([read, *(word for word, on in also if on)])
 
 
 def gradient(paper: str, *, answers: int = 4, greedy: bool = False, **hyperparameters: Any) -> Loop:
-    """A policy gradient."""
+    """A policy gradient. It learns from the policy's own draws, so it reads neither ``temperature`` nor ``mixture``."""
+    alone = ("greedy",) if hyperparameters["baseline"] == "none" else ()  # of a group, the mean is taken off again
     return Loop(
         policy_gradient.policy_gradient,
         *("policy_gradient", "start", paper),
+        reads=("answers", "updates", *alone, *ASKED),
         settings={"answers": answers, "greedy": greedy},
         hyperparameters=hyperparameters,
         fault=policy_gradient.fault,
     )
 
 
-BESIDE_DATA: dict[str, Any] = {"asks": False, "answered": True, "settings": {"answers": 1}}
-
 LOOPS = {
-    "online_dpo": Loop(online, "dpo", "start", "Guo et al. 2024, arXiv:2402.04792"),
-    "online_ipo": Loop(online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635"),
+    "online_dpo": Loop(online, "dpo", "start", "Guo et al. 2024, arXiv:2402.04792", reads=MIXED),
+    "online_ipo": Loop(online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635", reads=MIXED),
     "ipo_md": Loop(
-        online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635, section 4", settings={"mixture": 0.25}
+        *(online, "ipo", "start", "Calandriello et al. 2024, arXiv:2403.08635, section 4"),
+        reads=MIXED,
+        settings={"mixture": 0.25},
     ),
-    "iterative_dpo": Loop(iterative, "dpo", "previous", "Xiong et al. 2023, arXiv:2312.11456"),
+    "iterative_dpo": Loop(iterative, "dpo", "previous", "Xiong et al. 2023, arXiv:2312.11456", reads=IN_ROUNDS),
     "iterative_sppo": Loop(
-        duelled, "sppo", "previous", "Wu et al. 2024, arXiv:2405.00675, algorithm 1", settings={"answers": 5}
+        *(duelled, "sppo", "previous", "Wu et al. 2024, arXiv:2405.00675, algorithm 1"),
+        reads=IN_ROUNDS,
+        settings={"answers": 5},
     ),
     "iterative_click": Loop(
-        anchored, "click", "previous", "Zheng et al. 2023, arXiv:2306.03350", answered=True, settings={"answers": 4}
+        *(anchored, "click", "previous", "Zheng et al. 2023, arXiv:2306.03350"),
+        reads=IN_ROUNDS,
+        answered=True,
+        settings={"answers": 4},
     ),
-    "rerank": Loop(reranked, "rrhf", "start", "Yuan et al. 2023, arXiv:2304.05302", settings={"answers": 4}),
-    "rso": Loop(rso, "hinge_dpo", "start", "Liu et al. 2023, arXiv:2309.06657", settings={"answers": 8, "rounds": 1}),
-    "self_play": Loop(spin, "spin", "previous", "Chen et al. 2024, arXiv:2401.01335", **BESIDE_DATA),
-    "generations": Loop(generations, "spin", "previous", "a proposal without a paper", **BESIDE_DATA),
-    "ofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=1),
-    "cofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", asks=False, streams=2),
+    "rerank": Loop(
+        *(reranked, "rrhf", "start", "Yuan et al. 2023, arXiv:2304.05302"),
+        reads=(*MIXED, "rounds"),
+        settings={"answers": 4},
+    ),
+    "rso": Loop(
+        *(rso.rso, "hinge_dpo", "start", "Liu et al. 2023, arXiv:2309.06657"),
+        reads=(*IN_ROUNDS, "kept", "acceptance"),
+        settings={"answers": 8, "rounds": 1},
+        fault=rso.fault,
+    ),
+    "self_play": Loop(
+        *(spin, "spin", "previous", "Chen et al. 2024, arXiv:2401.01335"),
+        reads=(*BESIDE_DATA, "last_lam"),
+        answered=True,
+        settings={"answers": 1},
+    ),
+    "generations": Loop(
+        *(generations, "spin", "previous", "a proposal without a paper"),
+        reads=BESIDE_DATA,
+        answered=True,
+        settings={"answers": 1},
+    ),
+    "ofs_dpo": Loop(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534", reads=CHASED, streams=1),
+    "cofs_dpo": Loop(
+        *(fast_slow, "chase_fast", "start", "Qi et al. 2024, arXiv:2406.05534"), reads=(*CHASED, "memory"), streams=2
+    ),
     "reinforce": gradient("Williams 1992", baseline="none"),
     "remax": gradient("Li et al. 2023, arXiv:2310.10505", answers=1, greedy=True, baseline="none"),
     "rloo": gradient("Ahmadian et al. 2024, arXiv:2402.14740", baseline="others"),
@@ -111,7 +98,19 @@ def find(name: str) -> Loop:
 def settings_of(name: str, **given: Any) -> LoopConfig:
     """A loop's settings: those given, its own defaults, and the defaults of all.
 
+    Raises:
+        Complaint: if one is given that the loop does not read, and it is not its default.
+
     >>> settings_of("ipo_md").mixture
     0.25
+    >>> settings_of("ofs_dpo", memory=8)
+    Traceback (most recent call last):
+    pref_toolkit.errors.Complaint: ofs_dpo does not read memory, which is a setting of cofs_dpo
     """
-    return LoopConfig(**{**find(name).settings, **given})
+    loop = find(name)
+    settings, own = (LoopConfig(**{**loop.settings, **values}) for values in (given, {}))
+    for setting, default in vars(own).items():
+        if setting not in loop.reads and getattr(settings, setting) != default:
+            readers = ", ".join(other for other, preset in LOOPS.items() if setting in preset.reads)
+            raise Complaint(f"{name} does not read {setting}, which is a setting of {readers}")
+    return settings

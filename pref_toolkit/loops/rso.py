@@ -6,14 +6,15 @@ Source: Liu et al. 2023, arXiv:2309.06657, section 3 and algorithm 1.
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import exp
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pref_toolkit.loops.rounds import in_rounds
 
 if TYPE_CHECKING:
     from pref_toolkit.data.tokens import Encoded
+    from pref_toolkit.loops.config import LoopConfig
     from pref_toolkit.loops.session import Session
 
 
@@ -43,6 +44,13 @@ def accepted(rewards: Sequence[float], number: int, beta: float, rng: random.Ran
                 if len(kept) == number:
                     break
     return kept
+
+
+def fault(settings: LoopConfig, hyperparameters: Mapping[str, Any]) -> str | None:
+    """Why the sampler cannot keep so many answers, or None."""
+    if settings.kept > settings.answers:
+        return f"kept={settings.kept} answers are more than the answers={settings.answers} that are drawn"
+    return None
 
 
 def rso(session: Session) -> None:

@@ -22,9 +22,10 @@ def spin(session: Session) -> None:
     A round trains on its own pairs and those of the round before, as the authors' code does.
     """
     trainer, settings = session.trainer, session.settings
+    last = (session.total - 1) // session.round_length  # of so few updates that rounds are left out, too
 
     def examples(number: int) -> list[Encoded]:
-        if number == settings.rounds - 1 and settings.last_lam is not None:
+        if number == last and settings.last_lam is not None:
             changed = {**trainer.objective.settings, "lam": settings.last_lam}
             trainer.objective = replace(trainer.objective, settings=changed)
         before = session.round_drawn(number - 1, "previous").beaten() if number else []

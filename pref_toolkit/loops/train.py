@@ -45,16 +45,19 @@ def train(
         method: a name in :data:`pref_toolkit.loops.presets.LOOPS`.
         judge: who scores the answers; None: the one that ``settings.judge`` names.
         config: how to train; without ``max_steps``, ``epochs`` passes over the prompts.
-        settings: how to draw and judge; see :func:`pref_toolkit.loops.presets.settings_of` for the loop's own defaults.
+        settings: how to draw and judge; see :func:`pref_toolkit.loops.presets.settings_of` for the loop's own defaults. One
+            that the loop does not read keeps its default.
         hyperparameters: the loss's own, in its paper's symbols; those not given are the loop's, then the loss's.
 
     Raises:
-        Complaint: for an unknown loop or hyperparameter, bad prompts, a judge that fails, several processes, or a checkpoint of
-            another run; in one sentence.
+        Complaint: for an unknown loop or hyperparameter, a setting that the loop does not read, bad prompts, a judge that fails
+            or is not asked, several processes, or a checkpoint of another run; in one sentence.
         NotFiniteError, Terminated: as for :func:`pref_toolkit.training.loop.train`.
     """
     loop = find(method)
-    config, settings = config or TrainConfig(), settings or settings_of(method)
+    config, settings = config or TrainConfig(), settings_of(method, **vars(settings) if settings else {})
+    if judge is not None and not loop.asks:
+        raise Complaint(f"{method} asks no judge, and was given one")
     if loop.asks and judge is None:
         if settings.judge is None:
             raise Complaint(f"{method} asks a judge: name one with judge=module:function")
@@ -88,6 +91,5 @@ def train(
         drawn["loop updates"] = total  # on which the length of a round depends
         run.begin(policy, objective, data, Watch(trainer, data), method=method, **drawn)
         trainer.prepare([])
-        asking = judge if loop.asks else None
-        loop.run(Session(run, policy, trainer, config, settings, given, asking, total, domains))
+        loop.run(Session(run, policy, trainer, config, settings, given, judge, total, domains))
         return run.finish()

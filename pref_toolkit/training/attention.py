@@ -15,6 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from inspect import signature
 from itertools import pairwise
 from typing import Any
 
@@ -34,6 +35,10 @@ Attend = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]
 """Query ``(1, heads, T, size)``, key and value ``(1, key heads, T, size)``, scale -> ``(1, T, heads, size)``."""
 Kernel = Callable[[Sequence[Segment], torch.device], Attend]
 
+TAKES_GROUPS = {"cpu"}
+"""Types of devices whose kernel of the library serves a group of query heads by one key head under a mask. On CUDA it would be
+plain products in float32: a dozen kernels for each segment."""
+
 
 @contextmanager
 def packed(model: CausalLM) -> Iterator[None]:
@@ -46,6 +51,21 @@ def packed(model: CausalLM) -> Iterator[None]:
     finally:
         for config, name in before:
             config._attn_implementation = name
+
+
+@contextmanager
+def without_cudnn() -> Iterator[None]:
+    """Inside, attention of the library on CUDA is not cuDNN's, which torch takes first on newer GPUs.
+
+    cuDNN builds a plan for each new shape: a packed batch has dozens, generation one for each token. Its backward under a mask
+    gives NaN at some lengths (pytorch issue 196678). On other devices nothing changes.
+    """
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    torch.backends.cuda.enable_cudnn_sdp(False)
+    try:
+        yield
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
 
 
 def segment_attention(
@@ -93,6 +113,9 @@ def by_segment(segments: Sequence[Segment], device: torch.device) -> Attend:
     sizes = [last - first for s in segments for first, last in s.parts]
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
+        group = query.shape[1] // key.shape[1]
+        if group > 1 and device.type not in TAKES_GROUPS:
+            key, value = (states.repeat_interleave(group, dim=1) for states in (key, value))
         how: dict[str, Any] = {"enable_gqa": key.shape[1] != query.shape[1], "scale": scale}
         # One split: the gradient of a slice would be a tensor of the whole sequence, for every segment.
         pieces = zip(*(tensor.split(sizes, dim=2) for tensor in (query, key, value)))
@@ -128,10 +151,12 @@ def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
     index = torch.tensor(keys, device=device)
     tensor = lambda ends: torch.tensor(ends, dtype=torch.int32, device=device)
     bounds: tuple[Any, ...] = (tensor(query_ends), tensor(key_ends), longest(query_ends), longest(key_ends))
+    # Torch 2.11 takes groups of heads as they come; later versions want to be told of them.
+    told = "enable_gqa" in signature(varlen_attn).parameters
 
     def attend(query: Tensor, key: Tensor, value: Tensor, scale: float | None) -> Tensor:
         q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-        grouped = k.shape[1] != q.shape[1]
+        grouped: dict[str, Any] = {"enable_gqa": k.shape[1] != q.shape[1]} if told else {}
         out: Any = varlen_attn(
             q.contiguous(),
             k.index_select(0, index),
@@ -139,7 +164,7 @@ def by_varlen(segments: Sequence[Segment], device: torch.device) -> Attend:
             *bounds,
             scale=scale,
             window_size=(-1, 0),
-            enable_gqa=grouped,
+            **grouped,
         )
         return out[None]
 
@@ -182,6 +207,7 @@ def _flex(device: str) -> Any:
     return torch.compile(flex_attention, dynamic=True) if device == "cuda" else flex_attention
 
 
+@without_cudnn()
 def obstacle(kernel: Kernel, config: Any, device: torch.device, dtype: torch.dtype) -> str | None:
     """Why a kernel does not give the outputs and gradients of ``by_segment`` on random numbers, or None.
 

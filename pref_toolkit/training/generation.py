@@ -13,7 +13,7 @@ from transformers import GenerationConfig
 
 from pref_toolkit.data import encode_prompt
 from pref_toolkit.errors import Complaint, NotFiniteError
-from pref_toolkit.training import layers
+from pref_toolkit.training import attention, layers
 from pref_toolkit.training.modes import base_of, evaluation
 from pref_toolkit.training.protocols import Adapted, CausalLM, Tokenizer
 
@@ -64,7 +64,7 @@ def sample(
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     cheaper = layers.patched(layers.adapters_in_place(model))
-    with evaluation(model), _generation_config(base, settings), cheaper, random_state:
+    with evaluation(model), _generation_config(base, settings), cheaper, random_state, attention.without_cudnn():
         torch.manual_seed(seed)
         out: list[list[int]] = []
         for group in (bar := _progress(groups)):
@@ -102,7 +102,7 @@ def sample_mixture(
     random_state = torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
     groups = [prompts[start : start + batch_size] for start in range(0, len(prompts), batch_size)]
     out: list[list[int]] = []
-    with torch.no_grad(), random_state:
+    with torch.no_grad(), random_state, attention.without_cudnn():
         torch.manual_seed(seed)
         for group in (bar := _progress(groups)):
             ids, seen = _padded(group, eos, device)

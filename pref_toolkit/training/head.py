@@ -19,13 +19,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**27}
+LOGITS_AT_ONCE = {"cpu": 2**23, "cuda": 2**25}
 """Logits of whole distributions in a chunk, by device: 32 MiB in float32 on a CPU, where more rows make the products little
-faster. A GPU has to read all of ``W`` for a chunk, which wants several hundred rows to pay; 512 MiB are 1,000 rows of 128,256.
-Not measured there."""
+faster. A GPU has to read all of ``W`` for a chunk, which wants a few hundred rows to pay: 128 MiB are 261 rows of 128,256, and
+seven such tensors exist at once, beside a model that may fill the card. Not measured there."""
 TOKENS_AT_ONCE = {"cpu": 2**10, "cuda": 2**13}
 """Tokens of the vocabulary in a part, by device. On a CPU a part of ``W`` and its logits should fit into the cache; a GPU
 wants large products. Not measured there."""
+FLOAT32_PRODUCTS = {"cuda"}
+"""Types of devices that give float32 products of half precision. Rounded to bfloat16, logits that deviate by 3 move the sum of
+300 log-probabilities by 0.16 nats, and sums in float64 cannot repair it."""
 
 
 @dataclass(frozen=True)
@@ -46,10 +49,16 @@ class Head:
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``(N, V)``, in float32 or the model's precision if that is higher."""
-        logits = self.layer(hidden)
-        if self.cap is not None:
-            logits = torch.tanh(logits / self.cap) * self.cap
-        return logits.to(torch.promote_types(logits.dtype, torch.float32))
+        if type(self.layer) is nn.Linear and _wider(hidden):
+            logits: Tensor = _Products.apply(hidden, self.layer.weight)
+            logits = logits if self.layer.bias is None else logits + self.layer.bias
+        else:
+            logits = self.layer(hidden)
+        return self.capped(logits.to(torch.promote_types(logits.dtype, torch.float32)))
+
+    def capped(self, logits: Tensor) -> Tensor:
+        """What the architecture makes of the output layer's logits."""
+        return logits if self.cap is None else torch.tanh(logits / self.cap) * self.cap
 
     def logps(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Log-probabilities ``(N,)`` of tokens ``targets`` after the hidden states ``(N, H)``."""
@@ -98,6 +107,28 @@ def rows_at_once(vocabulary: int, device: torch.device) -> int:
     return max(1, LOGITS_AT_ONCE.get(device.type, LOGITS_AT_ONCE["cpu"]) // vocabulary)
 
 
+def _wider(hidden: Tensor) -> dict[str, Any]:
+    """How to ask for products that are not rounded to half precision; nothing where they would not be, or cannot be had."""
+    half = hidden.dtype in (torch.float16, torch.bfloat16)
+    return {"out_dtype": torch.float32} if half and hidden.device.type in FLOAT32_PRODUCTS else {}
+
+
+class _Products(torch.autograd.Function):
+    """``hidden @ weight.T`` of half precision in float32, which torch makes but does not differentiate."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(hidden, weight)
+        return torch.mm(hidden, weight.T, **_wider(hidden))
+
+    @staticmethod
+    def backward(ctx: Any, *outer: Tensor) -> tuple[Tensor | None, ...]:
+        hidden, weight = ctx.saved_tensors
+        of_logits = outer[0].to(weight.dtype)
+        wanted = ctx.needs_input_grad
+        return of_logits @ weight if wanted[0] else None, of_logits.T @ hidden if wanted[1] else None
+
+
 class _FrozenLogps(torch.autograd.Function):
     """Log-probabilities under a frozen linear output layer, and their gradient with respect to the hidden states.
 
@@ -109,13 +140,14 @@ class _FrozenLogps(torch.autograd.Function):
     def forward(ctx: Any, hidden: Tensor, targets: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         exact = torch.promote_types(hidden.dtype, torch.float32)
         size = TOKENS_AT_ONCE.get(hidden.device.type, TOKENS_AT_ONCE["cpu"])
-        room = hidden.new_empty(len(hidden) * min(size, len(weight)))
+        wider = _wider(hidden)
+        room = hidden.new_empty(len(hidden) * min(size, len(weight)), dtype=wider.get("out_dtype"))
         top = hidden.new_full((len(hidden), 1), -torch.inf, dtype=exact)
         z, of_token = torch.zeros_like(top), torch.zeros_like(top)
         expected = torch.zeros_like(hidden, dtype=exact) if ctx.needs_input_grad[0] else None
         for start in range(0, len(weight), size):
             part = weight[start : start + size]
-            logits = torch.mm(hidden, part.T, out=room[: len(hidden) * len(part)].view(len(hidden), -1))
+            logits = torch.mm(hidden, part.T, out=room[: len(hidden) * len(part)].view(len(hidden), -1), **wider)
             if bias is not None:
                 logits += bias[start : start + size]
             logits = logits.to(exact)
@@ -131,7 +163,7 @@ class _FrozenLogps(torch.autograd.Function):
                 if weight.dtype == exact:
                     expected.addmm_(p, part)
                 else:
-                    expected += p.to(weight.dtype) @ part
+                    expected += torch.mm(p.to(weight.dtype), part, **wider)
         if expected is not None:
             ctx.save_for_backward((weight[targets] - expected.div_(z)).to(hidden.dtype))
         return (of_token - top - z.log())[:, 0]

@@ -73,7 +73,7 @@ def load(name: str, *, precision: str = "auto") -> tuple[CausalLM | Adapted, Tok
 
 
 def _load_base(name: str, precision: str) -> tuple[CausalLM, Tokenizer]:
-    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+    bf16 = torch.cuda.is_available() and torch.cuda.is_bf16_supported(including_emulation=False)
     dtype = {"float32": torch.float32, "bfloat16": torch.bfloat16, "auto": torch.bfloat16 if bf16 else torch.float32}[
         precision
     ]

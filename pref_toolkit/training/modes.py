@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import cast
+from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 import torch
 from peft import PeftModel
 from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils.other import AuxiliaryTrainingWrapper
 from torch import nn
 
 from pref_toolkit.training.protocols import Adapted, CausalLM, Module
@@ -74,6 +76,10 @@ def adapter_on(model: CausalLM | Adapted, name: str | None) -> Iterator[None]:
     if name == on:
         yield
         return
+    if name in (None, active) and on in (None, active):
+        with _adapters_off(adapted, name is None):
+            yield
+        return
     trained = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
     try:
         _switch_on(adapted, name)
@@ -86,9 +92,42 @@ def adapter_on(model: CausalLM | Adapted, name: str | None) -> Iterator[None]:
         _require_gradients(trained)
 
 
+@contextmanager
+def _adapters_off(model: Adapted, off: bool) -> Iterator[None]:
+    """Inside, the active adapter is off, or on.
+
+    peft's own switch walks over all modules and weights several times, which takes longer than the forward of a small batch.
+    Its layers read this one attribute.
+    """
+    switches = _switches(model)
+    for layer in switches:
+        layer._disable_adapters = off
+    try:
+        yield
+    finally:
+        for layer in switches:
+            layer._disable_adapters = not off
+
+
+_SWITCHES: WeakKeyDictionary[Adapted, tuple[list[Any], list[Any]]] = WeakKeyDictionary()
+"""By model, the configurations of its adapters and the layers that these are in."""
+
+
+def _switches(model: Adapted) -> list[Any]:
+    """The layers that an adapter can be switched off in, looked up again when the model has other adapters."""
+    configs = list(model.peft_config.values())
+    known, layers = _SWITCHES.get(model, ([], []))
+    if len(known) != len(configs) or any(a is not b for a, b in zip(known, configs)):
+        layers = [
+            module for module in model.modules() if isinstance(module, (BaseTunerLayer, AuxiliaryTrainingWrapper))
+        ]
+        _SWITCHES[model] = configs, layers
+    return layers
+
+
 def _adapter_that_is_on(model: Adapted) -> str | None:
     """Not ``active_adapter``, which stays the same while adapters are switched off."""
-    layer = next(module for module in model.modules() if isinstance(module, BaseTunerLayer))
+    layer = next(layer for layer in _switches(model) if isinstance(layer, BaseTunerLayer))
     return None if layer.disable_adapters else model.active_adapter
 
 

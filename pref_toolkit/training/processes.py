@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType, gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, distribute_tensor
 
+from pref_toolkit.data.batches import packed_length
 from pref_toolkit.data.tokens import Encoded
 from pref_toolkit.errors import Complaint, NotFiniteError
 from pref_toolkit.training.modes import base_of
@@ -82,12 +83,27 @@ def agreed(accelerator: Accelerator, work: Callable[[], Item]) -> Item:
     return result
 
 
+def shares(examples: Sequence[Encoded], number: int) -> list[list[Encoded]]:
+    """The examples of each process, with about as many positions each: an update lasts as long as its slowest process.
+
+    The longest example comes first, and each goes to the process that has the fewest positions so far. Within a share they keep
+    their order.
+    """
+    own: list[list[int]] = [[] for _ in range(number)]
+    positions = [0] * number
+    lengths = [packed_length(example) for example in examples]
+    for n in sorted(range(len(examples)), key=lambda n: -lengths[n]):
+        place = positions.index(min(positions))
+        own[place].append(n)
+        positions[place] += lengths[n]
+    return [[examples[n] for n in sorted(places)] for places in own]
+
+
 def own_micro_batches(
     accelerator: Accelerator, scorer: Scorer, examples: Sequence[Encoded], forward_tokens: int
 ) -> tuple[list[list[Encoded]], list[list[Encoded]]]:
     """The micro-batches this process scores, and the idle ones it runs so that, under FSDP, all run equally many forwards."""
-    number = accelerator.num_processes
-    parts = [scorer.parts(examples[place::number], forward_tokens) for place in range(number)]
+    parts = [scorer.parts(share, forward_tokens) for share in shares(examples, accelerator.num_processes)]
     mine = parts[accelerator.process_index]
     missing = max(map(len, parts)) - len(mine) if sharded(accelerator) else 0
     return mine, [list(examples[:1])] * missing
@@ -98,8 +114,8 @@ def divisible(accelerator: Accelerator, scorer: Scorer, examples: Sequence[Encod
 
     Processes that hold parts of the weights wait for each other inside a forward: there, none can go back and try again.
     """
-    number = accelerator.num_processes
-    parts = [part for place in range(number) for part in scorer.parts(examples[place::number], forward_tokens)]
+    own = shares(examples, accelerator.num_processes)
+    parts = [part for share in own for part in scorer.parts(share, forward_tokens)]
     return not sharded(accelerator) and any(len(part) > 1 for part in parts)
 
 

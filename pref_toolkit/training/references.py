@@ -200,8 +200,10 @@ class Reference:
                 values = {name: value.cpu() for name, value in scorer(batch, names).items()}
             for place, example in enumerate(part if n < len(mine) else []):
                 own[key(example)] = {name: value[place].clone() for name, value in values.items()}
-            bar.update(devices.num_processes * len(part) if n < len(mine) else 0)
-        return {k: r for theirs in processes.all_gather(devices, [own]) for k, r in theirs.items()}
+            bar.update(len(part) if n < len(mine) else 0)
+        everyone = processes.all_gather(devices, [own])
+        bar.update(len(examples) - sum(map(len, mine)))
+        return {k: r for theirs in everyone for k, r in theirs.items()}
 
     def kept(self, examples: Sequence[Encoded]) -> dict[str, Tensor]:
         """What the objective wants of these examples, of all of which :meth:`keep` knows it."""

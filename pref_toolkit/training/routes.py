@@ -80,6 +80,7 @@ class Route:
                 outer._apply()
 
     def _apply(self) -> None:
+        self._undo.enter_context(attention.without_cudnn())
         self._undo.enter_context(layers.patched(self.patches))
         if self.kernel is not None:
             self._undo.enter_context(attention.packed(self.model))
@@ -223,7 +224,8 @@ def _with_a_kernel(route: Route, trial: Trial, device: torch.device) -> Route:
     for kernel in (attention.by_varlen, attention.by_flex):
         found = attention.obstacle(kernel, route.model.config.get_text_config(), device, dtype_of(route.model))
         candidate = replace(route, kernel=kernel)
-        if found is None and device_of(route.model) == device:
+        # Types, because accelerate calls the only GPU "cuda" and its weights are on "cuda:0".
+        if found is None and device_of(route.model).type == device.type:
             found = trial.obstacle(candidate)
         if found is None:
             return candidate
@@ -309,8 +311,8 @@ def summed(values: Tensor, batch: Batch) -> Tensor:
 def _head(model: CausalLM) -> Head | None:
     """How the model makes logits of its last hidden states, or None if it does more than :class:`Head` knows.
 
-    One forward of a few tokens tells: the output layer must read the last hidden states, and :class:`Head` must compute the
-    model's logits of them, bit for bit.
+    One forward of a few tokens tells: the output layer must read the last hidden states, and what it makes of them must become
+    the model's logits by what :class:`Head` knows, bit for bit.
     """
     layer = model.get_output_embeddings()
     if layer is None:
@@ -319,16 +321,16 @@ def _head(model: CausalLM) -> Head | None:
     seen: dict[str, Tensor] = {}
     hooks = [
         model.base_model.register_forward_hook(lambda _, __, output: seen.update(hidden=output[0])),
-        layer.register_forward_hook(lambda _, inputs, __: seen.update(read=inputs[0])),
+        layer.register_forward_hook(lambda _, inputs, output: seen.update(read=inputs[0], made=output)),
     ]
     try:
-        with evaluation(model):
+        with evaluation(model), attention.without_cudnn():
             ids = torch.arange(1, 6, device=device_of(model))[None]
             logits = model(input_ids=ids, use_cache=False).logits
             same = (
-                len(seen) == 2
+                len(seen) == 3
                 and torch.equal(seen["hidden"], seen["read"])
-                and torch.equal(head.logits(seen["hidden"]).to(logits.dtype), logits)
+                and torch.equal(head.capped(seen["made"]).to(logits.dtype), logits)
             )
     finally:
         for hook in hooks:

@@ -16,7 +16,7 @@ import signal
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -226,6 +226,10 @@ class Run:
         if scorer.obstacle:
             taken = scorer.kernel or f"route {scorer.route!r}"
             self._say(logging.WARNING, f"scoring by the slower {taken}: {scorer.obstacle}")
+        if scorer.head is None:
+            kind = base_of(policy.model).config.model_type
+            told = f"{kind} changes its logits after the output layer: all logits of a forward are in memory at once"
+            self._say(logging.WARNING, told)
 
     def _identity(self, policy: Policy, objective: Objective, data: Data) -> Facts:
         """Everything that makes the run what it is."""
@@ -253,7 +257,7 @@ class Run:
             "config": asdict(self.config),
             "data": {"counts": dict(self.data.report.counts), "findings": str(self.data.report)},
             "route": self.policy.scorer().route,
-            "versions": {p: version(p) for p in packages},
+            "versions": {p: _version(p) for p in packages},
             "machine": {"python": platform.python_version(), "processor": platform.machine(), "gpu": gpu},
         }
 
@@ -445,6 +449,14 @@ def add(output: str | Path, **content: object) -> None:
     facts = json.loads(path.read_text()) | content
     with whole(path) as partial:
         partial.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+
+
+def _version(package: str) -> str | None:
+    """Of a package; None if it is not installed, as the toolkit itself where it runs from its source."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def _remove_if_empty(directory: Path) -> None:

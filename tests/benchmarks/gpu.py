@@ -2,6 +2,8 @@
 
 Losses and gradients of the two are compared, then batches go through both in turn. Tokens and pairs a second, peak memory, and
 the share of the GPU's own matmul rate that the counted arithmetic comes to: medians over batches.
+The file is written after each comparison, and whoever fails is named in it while the rest go on. Nothing is installed or looked
+up: git, the toolkit's own installation, ``datasets`` and ``jsonargparse`` may be missing.
 ``--shape tiny --device cpu`` runs the same script to its end in seconds, to see that it does.
 """
 
@@ -14,7 +16,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -49,17 +51,23 @@ def main(given: list[str] | None = None) -> None:
     parser.add_argument("--max-length", type=int, default=1024)
     parser.add_argument("--profile", choices=workload.PROFILES, default="hh")
     parser.add_argument("--output", type=Path, default=machine.ROOT / "data" / "bench_gpu.json")
+    parser.add_argument(
+        "--cudnn", choices=["on", "off"], default="on", help="its attention, for TRL; ours does without"
+    )
     arguments = parser.parse_args(given)
     if arguments.device.startswith("cuda") and not torch.cuda.is_available():
         sys.exit("no CUDA device here; to see the script run to its end: --shape tiny --device cpu --output FILE")
-    result = measure(arguments)
-    arguments.output.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    torch.backends.cuda.enable_cudnn_sdp(arguments.cudnn == "on")
+    for result in measure(arguments):
+        partial = arguments.output.with_suffix(".partial")
+        partial.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        partial.replace(arguments.output)
     print(table(result))
     print(f"written to {arguments.output}")
 
 
-def measure(arguments: argparse.Namespace) -> dict[str, Any]:
-    """Everything, as the JSON that is written."""
+def measure(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """The JSON that is written, after each comparison."""
     device, vocabulary = arguments.device, VOCABULARY[arguments.shape]
     on_gpu = device.startswith("cuda")
     dtype = torch.bfloat16 if on_gpu else torch.float32
@@ -79,6 +87,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         "rounds": arguments.rounds,
         "max_length": arguments.max_length,
         "profile": arguments.profile,
+        "cudnn_attention_of_trl": arguments.cudnn,
         "source": data.source,
     }
     result["matmul_rate"] = machine.matmul_rate(device, dtype, 8192 if on_gpu else 256, repeats=20)
@@ -92,25 +101,23 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         result["contestants"] |= contestants
         gc.collect()  # trainers refer to themselves
         torch.cuda.empty_cache()
-    return result
+        yield result
 
 
 def compare(
     names: list[str], base: Any, batches: list[list[Encoded]], arguments: argparse.Namespace, rate: float
-) -> tuple[dict[str, Any], dict[str, float]]:
+) -> tuple[dict[str, Any], dict[str, Any]]:
     """Contestants of one comparison, timed in turn batch by batch; and how they differ, if there are two.
 
     All batches are gone through once without the clock, since kernels specialise by shape. Rates are medians over batches,
-    as is the ratio of times. Whoever runs out of memory leaves, and the rest go on.
-
-    Raises:
-        SystemExit: naming the contestants, if one computes something else than the other.
+    as is the ratio of times. Whoever runs out of memory or raises an error leaves, and the rest go on.
     """
     on_gpu = arguments.device.startswith("cuda")
     built: dict[str, Any] = {}
     first: dict[str, tuple[float, dict[str, torch.Tensor]]] = {}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     loaded, peak = dict.fromkeys(names, 0), dict.fromkeys(names, 0)
+    found: dict[str, Any] = {}
 
     def begin(name: str) -> None:
         contestant = built[name] = CONTESTANTS[name].build(base, arguments.max_length)
@@ -131,28 +138,30 @@ def compare(
             peak[name] = max(peak[name], torch.cuda.max_memory_allocated())
         built[name].model.zero_grad()
 
-    def unless_out_of_memory(name: str, work: Callable[..., None], *given: Any) -> None:
+    def or_leave(name: str, work: Callable[..., None], *given: Any) -> None:
         try:
             work(name, *given)
             return
         except torch.cuda.OutOfMemoryError:
-            built.pop(name, None)
-        say(f"{name}: out of memory")
+            found[name] = {"out_of_memory": True}
+        except Exception as error:  # whatever a library says that does not know the device or another library's version
+            found[name] = {"failed": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}
+        built.pop(name, None)
+        say(f"{name}: {why(found[name])}")
         gc.collect()
         torch.cuda.empty_cache()
 
     for name in names:
         say(f"{name}: building, first update")
-        unless_out_of_memory(name, begin)
+        or_leave(name, begin)
     differences = differ(first, base.dtype)
     for timed in (False, True):
         for n, batch in enumerate(batches):
             for name in names if n % 2 == 0 else names[::-1]:
                 if name in built:
-                    unless_out_of_memory(name, update, batch, timed)
+                    or_leave(name, update, batch, timed)
             times = ", ".join(f"{name} {seconds[name][-1]:.2f} s" for name in built) if timed else "warming up"
             say(f"  round {n + 1} of {len(batches)}: {times}")
-    found: dict[str, Any] = {name: {"out_of_memory": True} for name in names}
     for name in built:
         operations = [CONTESTANTS[name].operations(base.config, batch) for batch in batches]
         # Tokens of the data, every prompt and response once: the same for both sides.
@@ -177,24 +186,34 @@ def median_rate(amounts: list[int], seconds: list[float]) -> float:
     return statistics.median(amount / taken for amount, taken in zip(amounts, seconds))
 
 
-def differ(first: dict[str, tuple[float, dict[str, torch.Tensor]]], dtype: torch.dtype) -> dict[str, float]:
-    """How far losses and gradients of two contestants are apart, as in :data:`TOLERANCE`; nothing of a single one."""
+def differ(first: dict[str, tuple[float, dict[str, torch.Tensor]]], dtype: torch.dtype) -> dict[str, Any]:
+    """How far losses and gradients of two contestants are apart, and what is wrong if that is more than :data:`TOLERANCE`.
+
+    Nothing of a single one.
+    """
     if len(first) < 2:
         return {}
     (ours, (loss, gradients)), (other, (other_loss, other_gradients)) = first.items()
     if gradients.keys() != other_gradients.keys():
-        raise SystemExit(f"{other!r} trains other adapters than {ours!r}")
+        return {"wrong": f"{other!r} trains other adapters than {ours!r}"}
     norm = lambda tensors: math.sqrt(sum(float(tensor.norm()) ** 2 for tensor in tensors))
     apart = norm(gradients[k] - other_gradients[k] for k in gradients) / norm(gradients.values())
     off = abs(loss - other_loss)
     loss_tolerance, gradient_tolerance = TOLERANCE[dtype]
+    differences = {"loss_difference": off, "gradient_difference": apart}
     if not (off <= loss_tolerance and apart <= gradient_tolerance):
-        raise SystemExit(f"{other!r} computes something else than {ours!r}: loss {off:.1e} apart, gradient {apart:.1e}")
-    return {"loss_difference": off, "gradient_difference": apart}
+        wrong = f"{other!r} computes something else than {ours!r}: loss {off:.1e} apart, gradient {apart:.1e}"
+        return differences | {"wrong": wrong}
+    return differences
 
 
 def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
+
+
+def why(failed: dict[str, Any]) -> str:
+    """Why a contestant left."""
+    return "out of memory" if failed.get("out_of_memory") else str(failed["failed"])
 
 
 def table(result: dict[str, Any]) -> str:
@@ -204,8 +223,8 @@ def table(result: dict[str, Any]) -> str:
     ]
     lines += [f"{'':24}pairs/s  tokens/s  of matmul rate  peak GiB  first loss"]
     for name, one in result["contestants"].items():
-        if one.get("out_of_memory"):
-            lines.append(f"{name:24}out of memory")
+        if "seconds" not in one:
+            lines.append(f"{name:24}{why(one)}")
             continue
         peak = "" if one["peak_bytes"] is None else f"{one['peak_bytes'] / 2**30:.1f}"
         lines.append(
@@ -213,6 +232,8 @@ def table(result: dict[str, Any]) -> str:
             f"  {peak:>8}  {one['first_loss']:10.5f}"
         )
     for title, one in result["comparisons"].items():
+        if "wrong" in one:
+            lines.append(f"{title}: {one['wrong']}")
         if "ratio" in one:
             lines.append(f"{title}: TRL takes {one['ratio']:.2f} times as long")
     return "\n".join(lines)

@@ -38,7 +38,6 @@ def seconds(device: str, work: Callable[..., Any], *arguments: Any) -> float:
 def description() -> dict[str, Any]:
     """Processor, versions, commit and date of a run."""
     named = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
-    git = lambda *command: subprocess.run(["git", *command], capture_output=True, text=True, cwd=ROOT).stdout.strip()
     return {
         "machine": {
             "processor": named[0] if named else platform.processor() or platform.machine(),
@@ -48,10 +47,18 @@ def description() -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in ("torch", "transformers", "peft", "trl")},
-        "commit": git("rev-parse", "HEAD") or None,
-        "changed_since_commit": bool(git("status", "--porcelain", "--", "pref_toolkit", "tests/benchmarks")),
+        "commit": _git("rev-parse", "HEAD") or None,
+        "changed_since_commit": bool(_git("status", "--porcelain", "--", "pref_toolkit", "tests/benchmarks")),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
+
+
+def _git(*command: str) -> str:
+    """What git says; nothing where there is no git, or no repository."""
+    try:
+        return subprocess.run(["git", *command], capture_output=True, text=True, cwd=ROOT).stdout.strip()
+    except OSError:
+        return ""
 
 
 def _lines(path: str) -> list[str]:

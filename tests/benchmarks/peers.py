@@ -112,7 +112,10 @@ class TRL:
         self.trainer.accelerator.prepare_model(self.trainer.model)  # autocast, if it is on
         self.trainer.current_gradient_accumulation_steps = 1
         if checkpointing:
-            self.trainer.model.get_base_model().activation_checkpointing_enable({"use_reentrant": False})
+            inner = self.trainer.model.get_base_model()
+            # transformers 5.17 has it by the other name only.
+            name = "activation" if hasattr(inner, "activation_checkpointing_enable") else "gradient"
+            getattr(inner, f"{name}_checkpointing_enable")({"use_reentrant": False})
         self.stored: dict[str, tuple[float, float]] | None = {} if stored else None
         self.simpo = method == "simpo"
         self.model = self.trainer.model

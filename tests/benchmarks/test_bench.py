@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import arithmetic
 import gpu
+import machine
 import memory
 import ours
 import pytest
 import torch
+import transformers
 import workload
 from accelerate.state import AcceleratorState
 from contestants import CONTESTANTS
@@ -179,6 +184,63 @@ def test_the_gpu_script_compares_with_trl(tmp_path):
     assert all(one["ratio"] > 0 and one["gradient_difference"] <= ROUNDING for one in result["comparisons"].values())
 
 
+def test_the_gpu_script_has_written_what_was_measured_before_it_is_ended(tmp_path, monkeypatch):
+    """After each comparison, whole; what fails in every contestant is in it."""
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: None)
+    true, output = ours.Ours.__init__, tmp_path / "bench.json"
+
+    def ended(self, base, method, **options):
+        if options.get("stored"):
+            raise RuntimeError("no kernel for this device")
+        if options.get("checkpointing"):
+            raise KeyboardInterrupt
+        true(self, base, method, **options)
+
+    monkeypatch.setattr(ours.Ours, "__init__", ended)
+    with pytest.raises(KeyboardInterrupt):
+        gpu.main([*GPU, "--output", str(output)])
+    result = json.loads(output.read_text())
+    assert result["contestants"]["ours"]["pairs_per_second"] > 0
+    assert result["contestants"]["ours, stored"] == {"failed": "RuntimeError: no kernel for this device"}
+    assert "no kernel for this device" in gpu.table(result) and [*tmp_path.iterdir()] == [output]
+
+
+def test_the_gpu_script_runs_from_its_source_without_git_and_what_it_does_not_use(tmp_path):
+    """As on a machine with torch, transformers, peft and accelerate and nothing else of ours."""
+    program = """
+import importlib.metadata, sys
+absent = ("datasets", "jsonargparse", "trl")
+sys.modules |= dict.fromkeys(absent)
+true = importlib.metadata.version
+def version(name):
+    if name in (*absent, "pref-toolkit", "pref_toolkit"):
+        raise importlib.metadata.PackageNotFoundError(name)
+    return true(name)
+importlib.metadata.version = version
+import gpu
+gpu.main(sys.argv[1:])
+"""
+    output = tmp_path / "bench.json"
+    paths = os.pathsep.join([str(machine.ROOT), str(machine.ROOT / "tests" / "benchmarks")])
+    command = [sys.executable, "-c", program, *GPU, "--rounds", "1", "--output", str(output)]
+    environment = {"PYTHONPATH": paths, "PATH": str(tmp_path), "HOME": str(tmp_path), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL)
+    result = json.loads(output.read_text())
+    assert result["commit"] is result["versions"]["trl"] is None and not result["trl_installed"]
+    assert len(result["contestants"]) == 4 and all("seconds" in one for one in result["contestants"].values())
+
+
+@pytest.mark.parametrize("name", ["activation_checkpointing_enable", "gradient_checkpointing_enable"])
+def test_trl_is_driven_by_either_name_of_checkpointing(base, monkeypatch, name):
+    """transformers 5.17 has the one name, later versions both, of which one warns."""
+    pytest.importorskip("trl")
+    enable = transformers.PreTrainedModel.gradient_checkpointing_enable
+    newer = getattr(transformers.PreTrainedModel, "activation_checkpointing_enable", enable)
+    monkeypatch.delattr(transformers.PreTrainedModel, "activation_checkpointing_enable", raising=False)
+    monkeypatch.setattr(transformers.PreTrainedModel, name, newer, raising=False)
+    assert CONTESTANTS["trl, checkpointing"].build(base, MAX_LENGTH).step(EXAMPLES) > 0
+
+
 def compared(base):
     names = ["ours", "ours, plain route"]
     arguments = argparse.Namespace(device="cpu", max_length=MAX_LENGTH)
@@ -189,24 +251,32 @@ def test_the_gpu_script_names_those_that_differ(base, monkeypatch):
     true = ours.Ours.step
     off = lambda self, examples: true(self, examples) + (self.scorer.route == "rows") * 2 * ROUNDING
     monkeypatch.setattr(ours.Ours, "step", off)
-    with pytest.raises(SystemExit, match="'ours, plain route' computes something else than 'ours'"):
-        compared(base)
+    found, differences = compared(base)
+    assert "'ours, plain route' computes something else than 'ours'" in differences["wrong"]
+    assert all(len(one["seconds"]) == 3 for one in found.values())
+
+
+FAILURES = {
+    "out of memory": (torch.cuda.OutOfMemoryError(), {"out_of_memory": True}),
+    "an attribute that is missing": (AttributeError("no such\nattribute"), {"failed": "AttributeError: no such"}),
+}
 
 
 @pytest.mark.parametrize("last", [1, 3, 6])
-def test_the_gpu_script_goes_on_when_one_is_out_of_memory(base, monkeypatch, last):
+@pytest.mark.parametrize("failure", FAILURES)
+def test_the_gpu_script_goes_on_when_one_fails(base, monkeypatch, last, failure):
     true, steps = ours.Ours.step, []
 
     def short(self, examples):
         if self.scorer.route == "rows":
             steps.append(len(examples))
             if len(steps) == last:  # in the first update, while warming up, on the clock
-                raise torch.cuda.OutOfMemoryError
+                raise FAILURES[failure][0]
         return true(self, examples)
 
     monkeypatch.setattr(ours.Ours, "step", short)
     found, differences = compared(base)
-    assert found["ours, plain route"] == {"out_of_memory": True} and len(steps) == last
+    assert found["ours, plain route"] == FAILURES[failure][1] and len(steps) == last
     assert len(found["ours"]["seconds"]) == 3 and found["ours"]["pairs_per_second"] > 0
     assert "ratio" not in differences
 
@@ -232,7 +302,7 @@ def test_a_model_in_bf16_is_trained_by_trl_under_autocast():
         first[name] = contestant.step(EXAMPLES), contestant.gradients()
     AcceleratorState._reset_state()  # or accelerate would go on in bf16 in the tests that follow
     assert seen == {(torch.float32, torch.bfloat16)}
-    gpu.differ(first, torch.bfloat16)
+    assert "wrong" not in gpu.differ(first, torch.bfloat16)
 
 
 def test_without_a_gpu_one_sentence_says_so(monkeypatch):

@@ -91,6 +91,16 @@ def test_an_adapter_on_the_lab_s_model_is_judged_against_it():
     assert judged["kl"] == 0  # a new adapter adds 0
 
 
+def test_a_policy_is_compared_with_the_model_that_it_began_with():
+    supervised, tokenizer = lab.load()
+    sharp, _ = sharpened()
+    judged = lab.evaluate(sharp, tokenizer, n=50, seed=0, start=sharp)
+    assert judged["kl"] == 0 and judged["after"] == lab.evaluate(sharp, tokenizer, n=50, seed=0)["after"]
+    back = lab.evaluate(supervised, tokenizer, n=400, seed=0, start=sharp)
+    assert back["kl"] > 0.1 and back["win_rate_interval"][1] < 0.5
+    assert back["before"]["accuracy"] > back["after"]["accuracy"]
+
+
 def test_the_description_prints_what_was_measured():
     model, tokenizer = sharpened()
     judged = lab.evaluate(model, tokenizer, n=50, seed=0)

@@ -74,3 +74,10 @@ def test_check_data_accepts_what_was_judged(tmp_path, capsys):
 def test_what_a_line_of_metrics_says():
     measured = DRAWS.measured()
     assert measured == {"score": pytest.approx(16 / 6), "drawn_tokens": 11 / 6, "drawn": 6, "judged": 6}
+
+
+def test_a_single_answer_that_nobody_judged_is_called_the_worse():
+    alone = replace(DRAWS.only([[0], [2]]), scores=[])
+    rows = alone.rows()
+    assert rows[1] == {"prompt": "2 + 1 =", "completion": "5", "label": False, "tokens": [[5, 0]]}
+    assert Draws.of_rows(ASKED, rows) == alone

@@ -18,8 +18,6 @@ from pref_toolkit.training.models import tiny
 
 ROWS = [{"prompt": f"{n} + 1 =", "chosen": f"{n + 1}", "rejected": f"{n}"} for n in range(8)]
 CONFIG = {"max_steps": 6, "batch_size": 2, "lora_rank": 2, "sample_tokens": 4, "samples": 2, "save_every": 2}
-OWN = "a policy gradient learns from the policy's own draws: temperature must be 1 and mixture 0"
-ELSEWHERE = "greedy and updates are settings of policy gradients: reinforce, remax, rloo and grpo"
 every_loop = pytest.mark.parametrize(
     "name", [name for name, loop in LOOPS.items() if not loop.streams]
 )  # see test_fast_slow
@@ -52,11 +50,10 @@ def told_to_stop(tokenizer, decoded):
 def run(name, judge, stop_after=0, **changes):
     model, tokenizer = tiny()
     told_to_stop(tokenizer, stop_after)
-    asks = LOOPS[name].asks
-    rounds = 1 if name == "rso" else 2
-    settings = settings_of(name, rounds=rounds, **({"answers": 3} if asks else {}))
+    wanted = {"answers": 3, "rounds": 1 if name == "rso" else 2}
+    settings = settings_of(name, **{setting: wanted[setting] for setting in wanted.keys() & set(LOOPS[name].reads)})
     config = TrainConfig(**CONFIG | changes)
-    return train(model, tokenizer, ROWS, name, judge if asks else None, config, settings)
+    return train(model, tokenizer, ROWS, name, judge if LOOPS[name].asks else None, config, settings)
 
 
 def weights(history):
@@ -187,23 +184,28 @@ def test_a_judge_that_fails_costs_no_draw(tmp_path):
         ({"name": "online_dppo"}, "no loop 'online_dppo': did you mean 'online_dpo'?"),
         ({"judge": None}, "online_dpo asks a judge: name one with judge=module:function"),
         (
-            {"name": "self_play", "asked": ["1 + 1 ="]},
+            {"name": "self_play", "judge": None, "asked": ["1 + 1 ="]},
             "dataset:1: this loop needs an answer beside the prompt: give pairs, or field 'answer'",
         ),
         (
-            {"name": "generations", "asked": ["1 + 1 ="]},
+            {"name": "generations", "judge": None, "asked": ["1 + 1 ="]},
             "dataset:1: this loop needs an answer beside the prompt: give pairs, or field 'answer'",
         ),
         (
-            {"name": "self_play", "asked": [*ROWS[:2], {"prompt": "1 + " * 900, "answer": "2"}]},
+            {"name": "self_play", "judge": None, "asked": [*ROWS[:2], {"prompt": "1 + " * 900, "answer": "2"}]},
             "dataset:3: its prompt has 3601 tokens and max_length is 1024; raise max_length, or leave the row out",
         ),
         ({"asked": []}, "no prompts in dataset"),
         ({"asked": [{"prompt": 3}]}, "dataset:1: field 'prompt' is a number, want text or chat messages"),
-        ({"name": "remax", "settings": {"temperature": 0.5}}, OWN),
-        ({"name": "rloo", "settings": {"mixture": 0.5}}, OWN),
-        ({"settings": {"updates": 2}}, ELSEWHERE),
-        ({"name": "self_play", "settings": {"greedy": True}}, ELSEWHERE),
+        (
+            {"name": "remax", "settings": {"answers": 3}, "baseline": "group"},
+            "a baseline of 'group' cancels the greedy answer's score: set greedy to false",
+        ),
+        (
+            {"name": "rso", "settings": {"kept": 9}},
+            "kept=9 answers are more than the answers=8 that are drawn",
+        ),
+        ({"name": "self_play"}, "self_play asks no judge, and was given one"),
         ({"name": "grpo", "settings": {"answers": 1}}, "a baseline of 'group' wants answers >= 2, got 1"),
         (
             {"name": "iterative_click", "asked": ["1 + 1 ="]},
@@ -227,5 +229,5 @@ def test_a_run_is_continued_with_the_same_settings_only(tmp_path):
     with pytest.raises(Complaint, match="loop answers: 3 -> 4"):
         train(
             *tiny(), ROWS, "online_dpo", Counting(), TrainConfig(**CONFIG, output=str(tmp_path / "run"), resume=True),
-            settings_of("online_dpo", rounds=2, answers=4),
+            settings_of("online_dpo", answers=4),
         )  # fmt: skip

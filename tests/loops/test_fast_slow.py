@@ -82,7 +82,8 @@ def test_they_are_no_methods_of_rows():
 
 def run(name="ofs_dpo", rows=None, settings=None, **changes):
     given = rows if rows is not None else (ONE if name == "ofs_dpo" else [ONE, TWO])
-    settings = settings_of(name, **{"exchange_every": 2, "memory": 4, **(settings or {})})
+    memory = {"memory": 4} if name == "cofs_dpo" else {}
+    settings = settings_of(name, **{"exchange_every": 2, **memory, **(settings or {})})
     return train("tiny", None, given, name, None, TrainConfig(**CONFIG | changes), settings, beta=1.0)
 
 

@@ -1,11 +1,15 @@
 """The output layer in chunks gives what the model's own logits give, value and gradient."""
 
+import weakref
+
 import pytest
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from rounding import CLOSE, rounding
 from small import SHAPES, SMALL, examples_of, model_of
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from transformers import CohereConfig, Gemma2Config, LlamaConfig
 
 from pref_toolkit.training import head
@@ -99,6 +103,86 @@ def test_half_precision_is_summed_in_float32():
     assert mine.dtype == torch.bfloat16 and (mine - theirs).norm() < rounding(3, 1, torch.bfloat16) * theirs.norm()
 
 
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Products in float32 of factors in half precision, which a CPU has not; the types of all products. They may be off."""
+    true, dtypes = torch.mm, []
+
+    def install(off=0.0):
+        def mm(a, b, out_dtype=None, out=None):
+            dtypes.append(out_dtype or a.dtype)
+            value = true(a.to(dtypes[-1]), b.to(dtypes[-1])) * (1 + off)
+            return value if out is None else out.copy_(value)
+
+        monkeypatch.setattr(torch, "mm", mm)
+        monkeypatch.setattr(head, "FLOAT32_PRODUCTS", {"cpu"})
+        return dtypes
+
+    return install
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("cap", [None, 5.0])
+@pytest.mark.parametrize("reading", ["logps", "entropies"])
+def test_products_of_half_precision_are_in_float32_where_that_can_be_had(reading, cap, bias, as_on_cuda):
+    """Rounded to bfloat16, logits of about 30 would be off by 0.06."""
+    products = as_on_cuda()
+    torch.manual_seed(0)
+    layer = nn.Linear(64, 61, bias=bias, dtype=torch.bfloat16).requires_grad_(False)
+    layer.weight.copy_(torch.randn(61, 64))
+    hidden, targets = (2 * torch.randn(20, 64)).bfloat16().requires_grad_(), torch.randint(61, (20,))
+    exact = hidden.detach().double().requires_grad_()
+    if reading == "logps":
+        value = Head(layer, cap).logps(hidden, targets)
+    else:
+        value = Head(layer, cap).distributions(hidden, targets, {"entropies"})["entropies"]
+    (mine,) = torch.autograd.grad(value.sum(), hidden)
+    assert products and {*products} == {torch.float32}
+    logits = exact @ layer.weight.double().T + (layer.bias.double() if bias else 0)
+    log_p = (logits if cap is None else cap * torch.tanh(logits / cap)).log_softmax(-1)
+    expected = {"logps": log_p.gather(-1, targets[:, None])[:, 0], "entropies": -(log_p.exp() * log_p).sum(-1)}[reading]
+    magnitude = float((exact.detach().abs() @ layer.weight.double().abs().T).max())
+    assert (value - expected).abs().max() < rounding(64, magnitude)
+    (theirs,) = torch.autograd.grad(expected.sum(), exact)
+    assert (mine - theirs).norm() < rounding(3, 1, torch.bfloat16) * theirs.norm()
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_torch_takes_our_call_for_float32_products(trained, monkeypatch):
+    """On a device without numbers, forward and backward: torch's own signature, types and shapes."""
+    monkeypatch.setattr(head, "FLOAT32_PRODUCTS", head.FLOAT32_PRODUCTS | {"meta"})
+    assert "cuda" in head.FLOAT32_PRODUCTS
+    layer = nn.Linear(16, 61, bias=False, dtype=torch.bfloat16, device="meta").requires_grad_(trained)
+    hidden = torch.empty(20, 16, dtype=torch.bfloat16, device="meta", requires_grad=True)
+    made = []
+    with Products(made):
+        value = Head(layer).logps(hidden, torch.zeros(20, dtype=torch.long, device="meta"))
+    assert value.dtype == torch.float32 and made and {*made} == {torch.float32}
+    wanted = [hidden, *(p for p in layer.parameters() if trained)]
+    for weight, gradient in zip(wanted, torch.autograd.grad(value.sum(), wanted)):
+        assert (gradient.dtype, gradient.shape) == (weight.dtype, weight.shape)
+
+
+class Products(TorchDispatchMode):
+    """Notes the types of all products."""
+
+    def __init__(self, made):
+        super().__init__()
+        self.made = made
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if func.overloadpacket in (torch.ops.aten.mm, torch.ops.aten.addmm):
+            self.made.append(result.dtype)
+        return result
+
+
+def test_products_that_round_otherwise_than_the_models_do_not_hide_its_head(as_on_cuda):
+    """Float32 products come from another kernel than the layer's own, so rounded they need not be its logits bit for bit."""
+    as_on_cuda(off=2**-8)
+    assert Scorer(model_of(LlamaConfig(**SMALL)).bfloat16(), 64).head is not None
+
+
 def test_a_frozen_layer_makes_no_more_than_a_chunk_and_keeps_none():
     layer = nn.Linear(16, 61, bias=False).requires_grad_(False)
     hidden, targets = torch.randn(20, 16).requires_grad_(), torch.randint(61, (20,))
@@ -108,7 +192,40 @@ def test_a_frozen_layer_makes_no_more_than_a_chunk_and_keeps_none():
     assert kept == [(20, 16)]
 
 
+class Alive(TorchDispatchMode):
+    """The most tensors of one size that existed at once."""
+
+    def __init__(self, size):
+        super().__init__()
+        self.size, self.storages, self.most = size, {}, 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and tensor.numel() == self.size:
+                storage = tensor.untyped_storage()
+                key = storage._cdata
+                if key not in self.storages:
+                    self.storages[key] = weakref.finalize(storage, self.storages.pop, key, None)
+        self.most = max(self.most, len(self.storages))
+        return result
+
+
+def test_a_chunk_of_distributions_leaves_room_on_a_card_that_a_model_fills(monkeypatch):
+    """A 7B model in bfloat16 leaves some 9 GiB of 24; distributions should take no more than a fifth of that."""
+    monkeypatch.undo()  # chunks as they are
+    rows, vocabulary = 3, 1009
+    layer = nn.Linear(16, vocabulary, bias=False).requires_grad_(False)
+    hidden, other = torch.randn(rows, 16).requires_grad_(), torch.randn(rows, 16)
+    with Alive(rows * vocabulary) as alive:
+        wanted = {"entropies", "log_weights"}
+        values = Head(layer).distributions(hidden, torch.zeros(rows, dtype=torch.long), wanted, other)
+        sum(value.sum() for value in values.values()).backward()
+    assert alive.most >= 4 and alive.most * 4 * head.LOGITS_AT_ONCE["cuda"] < 1.8 * 2**30
+
+
 @pytest.mark.usefixtures("float64")
+@pytest.mark.filterwarnings("ignore:Model has .tie_word_embeddings=True")  # peft 0.19 says so of any model
 def test_adapters_on_the_output_layer_are_trained_with_their_dropout():
     """The layer is then no longer frozen; its chunks are made again with the dropout they had."""
     model = model_of(SHAPES["llama"])

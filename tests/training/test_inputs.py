@@ -244,6 +244,16 @@ def with_long_target(rows):
     return [row | ({"target": "y" * 59} if i == 5 else {}) for i, row in enumerate(rows)]  # and EOS
 
 
+@pytest.mark.parametrize("scaled", [True, False])
+def test_a_head_that_cannot_be_read_in_parts_is_reported(scaled, rows, quick, caplog):
+    """All logits at once are gigabytes where the vocabulary is large."""
+    model, tokenizer = tiny()
+    if scaled:
+        model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0] * 1.001,))
+    train(model, tokenizer, rows, "dpo", quick(held_out=0, samples=0, max_steps=1))
+    assert ("all logits of a forward are in memory at once" in caplog.text) == scaled
+
+
 @pytest.mark.parametrize("method, route", [("slic_hf", "rows"), ("click", "rows"), ("dpo", "segments")])
 def test_a_target_counts_among_the_longest_where_it_is_read(method, route, quick, caplog):
     rows = with_long_target([{"prompt": f"q{i}", "chosen": "yes", "rejected": "no"} for i in range(12)])

@@ -4,10 +4,12 @@ from itertools import permutations, product
 
 import pytest
 import torch
-from peft.tuners.tuners_utils import BaseTunerLayer
+from peft import LoraConfig, get_peft_model
+from peft.tuners.tuners_utils import BaseTuner, BaseTunerLayer
 from small import SHAPES, examples_of, model_of
 
 from pref_toolkit.errors import Complaint
+from pref_toolkit.training import models
 from pref_toolkit.training.config import TrainConfig
 from pref_toolkit.training.policy import Policy
 
@@ -114,6 +116,31 @@ def test_three_adapters_say_what_each_says_alone():
     assert torch.equal(policy.logps(examples).sums, alone["policy"])
 
 
+def test_base_and_adapter_take_turns_without_the_library(monkeypatch):
+    """Its switch walks over all modules several times: longer than a forward of few tokens."""
+    policy, examples = policy_of(), examples_of(2)
+    alone = {view: policy.logps(examples, view=view).sums for view in (None, "policy")}
+    for switch in ("disable_adapter_layers", "enable_adapter_layers", "set_adapter"):
+        monkeypatch.delattr(BaseTuner, switch)
+    for outer, inner in product(alone, alone):
+        with policy.view(outer):
+            assert torch.equal(policy.logps(examples, view=inner).sums, alone[inner])
+    assert not torch.equal(alone[None], alone["policy"])
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
+def test_adapters_on_other_layers_that_come_later_are_off_in_the_base():
+    examples = examples_of(2)
+    model = get_peft_model(model_of(SHAPES["llama"]), LoraConfig(r=2, target_modules=["q_proj"]))
+    policy = Policy(model, None)
+    base = policy.logps(examples, view=None).sums
+    model.add_adapter("later", LoraConfig(r=2, target_modules=["v_proj"], init_lora_weights=False))
+    policy.views["later"] = "later"
+    model.set_adapter("later")
+    assert not torch.equal(policy.logps(examples, view="later").sums, base)
+    assert torch.equal(policy.logps(examples, view=None).sums, base)
+
+
 def test_a_copy_is_what_its_source_was_and_stays_so():
     """Whatever requires a gradient then, and without a step of torch's random state."""
     examples, policy = examples_of(2), policy_of()
@@ -141,3 +168,10 @@ def test_a_view_that_is_not_there_is_named():
     policy = policy_of()
     with pytest.raises(Complaint, match="no view 'judge'; it has policy, start"), policy.view("judge"):
         pass
+
+
+@pytest.mark.parametrize("has_it", [True, False])
+def test_bfloat16_is_chosen_where_the_gpu_has_it_and_does_not_emulate_it(has_it, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: has_it or including_emulation)
+    assert models.load("tiny")[0].dtype == (torch.bfloat16 if has_it else torch.float32)

@@ -10,6 +10,7 @@ from pref_toolkit import train
 from pref_toolkit.errors import NotFiniteError
 from pref_toolkit.training.adapters import with_adapters
 from pref_toolkit.training.models import tiny
+from pref_toolkit.training.policy import Policy
 from pref_toolkit.training.scoring import Scorer, logps
 
 
@@ -89,6 +90,37 @@ def test_an_error_inside_leaves_the_model_as_it_was():
         assert state_of(policy) != before
         raise ZeroDivisionError
     assert state_of(policy) == before
+
+
+CUDNN = {
+    "rows": lambda policy, rows: scored(policy, "rows"),
+    "mask": lambda policy, rows: scored(policy, "mask"),
+    "segments": lambda policy, rows: scored(policy, "segments"),
+    "samples": lambda policy, rows: Policy(policy, tiny()[1]).sample([[3, 4]], max_new_tokens=2),
+    "samples of a mixture": lambda policy, rows: Policy(policy, tiny()[1]).sample([[3]], max_new_tokens=2, mixture=0.5),
+}
+
+
+def scored(policy, route):
+    scorer = Scorer(policy, 64, route)
+    with scorer.taken.applied():
+        logps(scorer, scorer.collate(examples_of(2)))
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("work", CUDNN)
+def test_attention_of_cudnn_is_off_in_each_forward_and_then_as_it_was(work, before, rows):
+    """cuDNN, which is the first choice on an H100, plans anew for each shape and can give NaN under a mask."""
+    policy, on = policy_of(), torch.backends.cuda.cudnn_sdp_enabled
+    seen, outside = [], on()
+    policy.get_base_model().model.register_forward_hook(lambda *_: seen.append(on()))
+    torch.backends.cuda.enable_cudnn_sdp(before)
+    try:
+        CUDNN[work](policy, rows)
+        assert on() is before
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(outside)
+    assert seen and not any(seen)
 
 
 def modes_of(model):

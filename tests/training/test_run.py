@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,17 @@ def test_a_run_killed_before_its_first_file_was_whole_begins_again(rows, quick, 
     output.mkdir()
     (output / ".partial-1-run.json").write_text('{"identity":')
     assert len(train(*tiny(), rows, config=quick(output=str(output), samples=0)).steps) == 2
+
+
+def test_a_run_needs_no_package_that_it_does_not_use(rows, quick, tmp_path, monkeypatch):
+    """The toolkit runs from its source too, and ``datasets`` reads some sources only."""
+
+    def installed(name):
+        if name in ("pref-toolkit", "datasets"):
+            raise PackageNotFoundError(name)
+        return version(name)
+
+    monkeypatch.setattr("pref_toolkit.training.run.version", installed)
+    train("tiny", None, rows, "dpo", quick(output=str(tmp_path / "run"), max_steps=1, samples=0))
+    versions = json.loads((tmp_path / "run" / "run.json").read_text())["versions"]
+    assert versions["pref-toolkit"] is versions["datasets"] is None and versions["torch"] == version("torch")

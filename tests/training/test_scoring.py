@@ -23,7 +23,7 @@ from transformers import (
 
 from pref_toolkit.data.batches import pack
 from pref_toolkit.data.tokens import Encoded
-from pref_toolkit.training import attention
+from pref_toolkit.training import attention, routes
 from pref_toolkit.training.adapters import with_adapters
 from pref_toolkit.training.head import Head
 from pref_toolkit.training.models import tiny
@@ -306,3 +306,23 @@ def test_the_way_to_attend_is_chosen_for_where_the_model_will_run(monkeypatch):
         scorer = Scorer(model, 64, device=torch.device("cuda"))
         assert (scorer.route, scorer.kernel, scorer.obstacle) == ("segments", works, obstacle)
     assert Scorer(model, 64).kernel == "by_segment" and Scorer(model, 64, "rows").kernel is None
+
+
+@pytest.mark.parametrize(("weights", "tried"), [("cuda:0", ["by_varlen"]), ("cpu", [])])
+def test_a_kernel_is_tried_in_the_model_if_its_weights_are_there(weights, tried, monkeypatch):
+    """The only GPU of a machine is ``cuda`` to accelerate, and the weights on it are on ``cuda:0``."""
+    true, found = routes.Trial.obstacle, []
+
+    def on_random_numbers(*_):
+        monkeypatch.setattr(routes, "device_of", lambda model: torch.device(weights))
+
+    def in_the_model(trial, route):
+        if route.kernel is not attention.by_varlen:
+            return true(trial, route)
+        found.append(route.kernel.__name__)
+        return None
+
+    monkeypatch.setattr(attention, "obstacle", on_random_numbers)
+    monkeypatch.setattr(routes.Trial, "obstacle", in_the_model)
+    scorer = Scorer(model_of(SHAPES["llama"]), 64, device=torch.device("cuda"))
+    assert scorer.kernel == "by_varlen" and found == tried
