@@ -114,9 +114,4 @@ class Draws:
         number = sum(map(len, self.answers))
         scores = [score for row in self.scores for score in row]
         mean = sum(scores) / len(scores) if scores else None
-        return {
-            "score": mean,
-            "drawn_tokens": self.tokens / number,
-            "drawn": number,
-            "judged": len(scores),
-        }
+        return {"score": mean, "drawn_tokens": self.tokens / number, "drawn": number, "judged": len(scores)}
