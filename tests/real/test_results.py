@@ -29,5 +29,5 @@ def test_shares_are_counts_and_intervals_are_theirs(name, split):
 
 
 def test_the_arms_are_those_that_the_command_runs():
-    assert list(RESULT["arms"])[0] == "base"
+    assert next(iter(RESULT["arms"])) == "base"
     assert set(RESULT["arms"]) <= {"base", *experiment.ARMS}
