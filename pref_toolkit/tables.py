@@ -77,6 +77,43 @@ def loops_lab_table(*names: str) -> Html:
     return _measured(loops.summary(), names, columns)
 
 
+def real_table(*names: str) -> Html:
+    """What each method did to the real small model, see :mod:`pref_toolkit.real.experiment`.
+
+    Raises:
+        KeyError: for a name that was not run.
+    """
+    from pref_toolkit.real import experiment
+
+    arms = experiment.load()["arms"]
+
+    def right(found: Mapping[str, Any]) -> str:
+        low, high = found["right"]["interval"]
+        return f"{100 * found['right']['share']:.0f} [{100 * low:.0f}, {100 * high:.0f}]"
+
+    def line(name: str) -> str:
+        arm = arms[name]
+        cells = [
+            right(arm["unseen"]),
+            right(arm["new_kinds"]),
+            f"{100 * arm['unseen']['finished']['share']:.0f}",
+            f"{arm['unseen']['length']:.0f}",
+            f"{arm['kl']:.1f} ± {arm['kl_error']:.1f}",
+            f"{arm['perplexity']:.1f}",
+            *(f"{arm[f'{which}_change']:+.1f}".replace("-", "−") for which in ("chosen", "rejected")),
+        ]
+        values = "".join(f"<td>{cell}</td>" for cell in cells)
+        return f'<tr><th scope="row">{name}</th>{values}</tr>'
+
+    titles = [
+        *("method", "right, unseen (%)", "right, new kinds (%)", "finished (%)", "length (tokens)", "KL (nats)"),
+        *("perplexity", "chosen (nats)", "rejected (nats)"),
+    ]
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    body = "".join(map(line, names))
+    return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+
+
 Columns = dict[str, tuple[str, int, str]]
 """Title of a column -> a measure, the factor it is shown with, and how its mean is written."""
 

@@ -109,3 +109,18 @@ def test_the_table_of_loops_says_what_they_are(name: str) -> None:
     assert all(
         f"{key} = {value}" in row.replace("\\", "") for key, value in {**loop.settings, **loop.hyperparameters}.items()
     )
+
+
+def test_the_real_models_table_says_what_was_measured() -> None:
+    from pref_toolkit.real import experiment
+
+    arms = experiment.load()["arms"]
+    shown = str(tables.real_table("base", "dpo"))
+    for name in ("base", "dpo"):
+        (row,) = re.findall(rf'<tr><th scope="row">{name}</th>(.*?)</tr>', shown)
+        cells = re.findall("<td>(.*?)</td>", row)
+        assert cells[0].startswith(f"{100 * arms[name]['unseen']['right']['share']:.0f} [")
+        assert cells[3] == f"{arms[name]['unseen']['length']:.0f}"
+        assert float(cells[-1].replace("−", "-")) == round(arms[name]["rejected_change"], 1)
+    with pytest.raises(KeyError):
+        tables.real_table("ppo")
