@@ -19,6 +19,9 @@ pytestmark = pytest.mark.skipif(not FOLDER.is_dir(), reason="the book has not be
 chapters = pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda page: page.name)
 kinds = pytest.mark.parametrize("kind", ["student", "full"])
 
+UNDEFINED = [Path(sys.executable).with_name("ruff"), "check", "--isolated", "--select", "F821,E9"]
+"""Finds names that are used and not defined."""
+
 RAW = [
     (r"\{[a-z][\w:-]*\}`", "a role"),
     (r"^\s*(`{3,}|:{3,}|~{3,})\{", "a directive"),
@@ -98,9 +101,19 @@ def test_the_full_one_has_every_cell_of_the_page(chapter: Page) -> None:
 @chapters
 def test_every_name_is_defined_before_it_is_used(chapter: Page, kind: str) -> None:
     """So that what the notebook has runs without what it leaves out."""
-    ruff = [Path(sys.executable).with_name("ruff"), "check", "--isolated", "--select", "F821,E9"]
     notebook = FOLDER / kind / f"{chapter.name}.ipynb"
-    done = subprocess.run([*ruff, notebook], capture_output=True, text=True)
+    done = subprocess.run([*UNDEFINED, notebook], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+@chapters
+def test_no_cell_needs_an_answer(chapter: Page, tmp_path: Path) -> None:
+    """A student's notebook runs with its exercises open: no other cell uses what they ask for."""
+    cells = [cell for cell in read(chapter, "student") if "\n    ...\n" not in cell["source"]]
+    notebook = json.loads((FOLDER / "student" / f"{chapter.name}.ipynb").read_text(encoding="utf-8"))
+    open_ones = tmp_path / "open.ipynb"
+    open_ones.write_text(json.dumps(notebook | {"cells": cells}), encoding="utf-8")
+    done = subprocess.run([*UNDEFINED, open_ones], capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
 
