@@ -459,6 +459,10 @@ def _ends(start: Box, end: Box, at: float | None) -> tuple[tuple[float, float], 
 
 
 def _svg(fig: Figure) -> str:
+    for legend in filter(None, (ax.get_legend() for ax in fig.axes)):  # one that was made outside STYLE has a white box
+        legend.set_frame_on(False)
+        for text in legend.get_texts():
+            text.set_color(markup.INK)
     with matplotlib.rc_context(STYLE):
         buffer = io.StringIO()
         fig.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Type": None, "Format": None})

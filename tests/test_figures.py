@@ -172,3 +172,13 @@ def test_panels_are_pictures_of_their_own_under_one_name() -> None:
 def test_the_same_numbers_give_the_same_bytes() -> None:
     assert str(figures.show(picture(), alt="One.")) == str(figures.show(picture(), alt="One."))
     assert knob() == knob()
+
+
+def test_a_legend_that_a_chapter_makes_itself_follows_the_page() -> None:
+    fig, ax = figures.figure()
+    figures.lines(ax, X, {"a": X}, xlabel="x (nats)", ylabel="y (nats)")
+    ax.legend()
+    shown = str(figures.show(fig, alt="A line."))
+    assert not re.search(r"#ffffff|#000000|\bwhite\b", shown, flags=re.I)
+    (legend,) = re.findall(r'<g id="legend_1">(.*)', shown, flags=re.S) or [shown]
+    assert "currentColor" in legend
