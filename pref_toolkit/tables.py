@@ -109,9 +109,7 @@ def real_table(*names: str) -> Html:
         *("method", "right, unseen (%)", "right, new kinds (%)", "finished (%)", "length (tokens)", "KL (nats)"),
         *("perplexity", "chosen (nats)", "rejected (nats)"),
     ]
-    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
-    body = "".join(map(line, names))
-    return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+    return _titled(titles, map(line, names))
 
 
 Columns = dict[str, tuple[str, int, str]]
@@ -134,9 +132,13 @@ def _measured(rows: Mapping[str, Mapping[str, Any]], names: Sequence[str], colum
         return f'<tr><th scope="row"><code>{name}</code></th>{values}<td>{setting}</td></tr>'
 
     chosen = sorted(names or rows, key=lambda name: -rows[name]["accuracy"][0])
-    head = "".join(f'<th scope="col">{title}</th>' for title in ("method", *columns, "setting"))
-    body = "".join(map(line, chosen))
-    return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>')
+    return _titled(("method", *columns, "setting"), map(line, chosen))
+
+
+def _titled(titles: Iterable[str], lines: Iterable[str]) -> Html:
+    """Rows of HTML below the titles of their columns; a phone scrolls them."""
+    head = "".join(f'<th scope="col">{title}</th>' for title in titles)
+    return Html(f'<table class="pt-table"><thead><tr>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>')
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Gold against proxy: loops and best-of-n against reward models that were trained here. ``overoptimise.json`` is the result.
 
-    python -m pref_toolkit.lab.overoptimise          about ten minutes on one core
+    python -m pref_toolkit.lab.overoptimise          about three minutes of one quiet core
 
 Two reward models learn from the same noisy pairs of the supervised model's answers, both with Bradley-Terry's loss: ``head`` is
 a reward model with a head of its own, ``implicit`` the reward ``beta log(policy / reference)`` of a policy that DPO trained.

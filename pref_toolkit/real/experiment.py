@@ -203,7 +203,7 @@ def trained(name: str, judged: Sequence[Sequence[Answer]], plan: Plan, directory
     about |= {"held_out": 0, "samples": 0, "save_every": 5, "keep": 1, "seed": plan.seed, "sample_tokens": plan.tokens}
     known = TrainConfig.__dataclass_fields__
     chosen = {**plan.training, **about, **{key: value for key, value in own.items() if key in known}}
-    output = directory / name.replace(" ", "-").replace(",", "")
+    output = directory / _file_name(name)
     config = TrainConfig(**chosen, output=str(output), resume=(output / "run.json").is_file())
     settings = {key: value for key, value in own.items() if key not in known}
     if method in LOOPS:
@@ -212,6 +212,10 @@ def trained(name: str, judged: Sequence[Sequence[Answer]], plan: Plan, directory
         asks = judge(models.load(plan.model)[1], plan)
         return train_with_loop(plan.model, None, asked, method, asks, config, loop, **settings).policy
     return train(plan.model, None, rows(judged), method, config, weights, **settings).policy
+
+
+def _file_name(arm: str) -> str:
+    return arm.replace(" ", "-").replace(",", "")
 
 
 def measure(policy: Policy, held_out: Sequence[Encoded], plan: Plan) -> Row:
@@ -285,7 +289,7 @@ def run(directory: Path, plan: Plan | None = None, arms: Sequence[str] = tuple(A
             seconds = time.perf_counter() - began
             return measure(policy, held_out, plan) | {"training_seconds": seconds}
 
-        measured[name] = _once(directory / f"{name.replace(' ', '-').replace(',', '')}.json", arm)
+        measured[name] = _once(directory / f"{_file_name(name)}.json", arm)
     counts = {
         name: {
             "instructions": len(judged),
